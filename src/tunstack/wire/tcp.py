@@ -1,0 +1,77 @@
+"""TCP options (RFC 9293 section 3.2, RFC 7323, RFC 2018)."""
+
+import struct
+from typing import NamedTuple
+
+_END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _SACK = 0, 1, 2, 3, 4, 5
+
+MAX_WINDOW_SCALE = 14
+"""RFC 7323, section 2.3: a larger one counts as this."""
+
+_BLOCK = struct.Struct("!II")
+
+
+class Options(NamedTuple):
+    """The options that mean something here; everything else is passed over."""
+
+    mss: int | None = None
+    window_scale: int | None = None
+    sack_permitted: bool = False
+    sack: tuple[tuple[int, int], ...] = ()
+    """``(left, right)`` of each block, in the order of the segment."""
+
+
+def parse_options(data: memoryview | bytes) -> Options:
+    """Read the options of a segment.
+
+    A malformed option ends the reading, and what came before it counts: an
+    implementation must survive any illegal option (RFC 9293, MUST-7).
+    """
+    mss: int | None = None
+    window_scale: int | None = None
+    sack_permitted = False
+    sack: tuple[tuple[int, int], ...] = ()
+    at = 0
+    while at < len(data) and data[at] != _END:
+        kind = data[at]
+        if kind == _NOP:
+            at += 1
+            continue
+        length = data[at + 1] if at + 1 < len(data) else 0
+        if length < 2 or at + length > len(data):
+            break
+        value = bytes(data[at + 2 : at + length])
+        if kind == _MSS and length == 4:
+            mss = int.from_bytes(value, "big")
+        elif kind == _WINDOW_SCALE and length == 3:
+            window_scale = min(value[0], MAX_WINDOW_SCALE)
+        elif kind == _SACK_PERMITTED and length == 2:
+            sack_permitted = True
+        elif kind == _SACK and len(value) % _BLOCK.size == 0:
+            sack = tuple(_BLOCK.iter_unpack(value))
+        at += length
+    return Options(mss, window_scale, sack_permitted, sack)
+
+
+def syn_options(mss: int, window_scale: int | None, sack_permitted: bool) -> bytes:
+    """Build the options of a SYN, padded to a multiple of four octets.
+
+    Args:
+        mss: octets of text that fit one segment.
+        window_scale: ``None`` when the other end did not offer it.
+        sack_permitted: the same as a flag.
+    """
+    options = struct.pack("!BBH", _MSS, 4, min(mss, 0xFFFF))
+    if sack_permitted:
+        options += bytes((_NOP, _NOP, _SACK_PERMITTED, 2))
+    if window_scale is not None:
+        options += bytes((_NOP, _WINDOW_SCALE, 3, window_scale))
+    return options
+
+
+def sack_option(blocks: tuple[tuple[int, int], ...]) -> bytes:
+    """Build a SACK option of at most four blocks, padded in front (RFC 2018, 3)."""
+    if not blocks:
+        return b""
+    head = bytes((_NOP, _NOP, _SACK, 2 + _BLOCK.size * len(blocks)))
+    return head + b"".join(_BLOCK.pack(left, right) for left, right in blocks)
