@@ -1,0 +1,1 @@
+"""Machines (sans-IO): many flows over one stream of messages."""
