@@ -1,0 +1,1 @@
+"""Machines (sans-IO): what the host talks TCP/IP to."""

@@ -1,0 +1,160 @@
+"""IP fragments become packets again (RFC 791 section 3.2, RFC 8200 section 4.5)."""
+
+import struct
+
+from tunstack import _fastpath
+
+TIMEOUT = 15.0
+"""Seconds: RFC 791's bound. On this link all fragments come at once or never."""
+
+MAX_OCTETS = 4 * 1024 * 1024
+"""Octets of unfinished packets. Beyond it the oldest goes."""
+
+MAX_PACKETS = 1024
+"""Unfinished packets."""
+
+MAX_FRAGMENTS = 512
+"""Fragments of one packet: a 64 KiB one at the least MTU of IPv6 has 53."""
+
+_IPV4 = struct.Struct("!BBHHHBBH4s4s")
+_FRAGMENT = struct.Struct("!BxHI")
+
+
+class Assembly:
+    """The fragments of one packet so far."""
+
+    __slots__ = ("dead", "expires_at", "head", "octets", "pieces", "size")
+
+    def __init__(self, expires_at: float) -> None:
+        self.expires_at = expires_at
+        self.pieces: dict[int, bytes] = {}
+        self.octets = 0
+        self.size: int | None = None
+        """Octets of the whole payload, once the last fragment is known."""
+        self.head: bytes | None = None
+        """The IP header that the packet will have."""
+        self.dead = False
+        """Fragments overlapped: nothing that comes any more may be delivered."""
+
+
+class Reassembly:
+    """Collects fragments, bounded in time and memory.
+
+    Fragments that overlap drop the whole packet, what comes later included (RFC 5722;
+    for IPv4 too, RFC 1858 tells why), and so does one that would exceed 65 535 octets.
+    """
+
+    def __init__(self) -> None:
+        self._assemblies: dict[bytes, Assembly] = {}
+        self._octets = 0
+
+    def add(self, packet: memoryview, payload: int, now: float) -> bytes | None:
+        """Take one fragment.
+
+        Args:
+            packet: from its IP header on to the end of the fragment.
+            payload: where what follows the IPv4 header, or the IPv6 fragment header,
+                begins.
+            now: the time.
+
+        Returns the whole packet, or ``None`` while it is not whole. Raises
+        :class:`ValueError` when the fragment was refused: count it.
+        """
+        self.expire(now)
+        if packet[0] >> 4 == 4:
+            name, offset, more, head = self._read4(packet, payload)
+        else:
+            name, offset, more, head = self._read6(packet, payload)
+        piece = bytes(packet[payload:])
+        assembly = self._assemblies.get(name)
+        if assembly is None:
+            assembly = self._assemblies[name] = Assembly(now + TIMEOUT)
+        if assembly.dead or not self._fits(assembly, offset, more, piece, len(head)):
+            self._kill(assembly)
+            raise ValueError("overlapping or impossible fragment")
+        if offset == 0:
+            assembly.head = head
+        if not more:
+            assembly.size = offset + len(piece)
+        if offset not in assembly.pieces:
+            assembly.pieces[offset] = piece
+            assembly.octets += len(piece)
+            self._octets += len(piece)
+        self._bound()
+        if assembly.head is None or assembly.octets != assembly.size:
+            return None
+        self._remove(name)
+        text = b"".join(assembly.pieces[at] for at in sorted(assembly.pieces))
+        return _whole(assembly.head, text)
+
+    def expire(self, now: float) -> None:
+        """Forget packets that will not become whole."""
+        while self._assemblies:
+            name, assembly = next(iter(self._assemblies.items()))
+            if assembly.expires_at > now:
+                return
+            self._remove(name)
+
+    @staticmethod
+    def _fits(assembly: Assembly, offset: int, more: bool, piece: bytes, head: int) -> bool:
+        end = offset + len(piece)
+        # Only the last may have a length that is not a multiple of 8, or be empty.
+        if not piece or (more and len(piece) % 8):
+            return False
+        if end + head > 65_535 + (40 if head == 40 else 0):
+            return False
+        if len(assembly.pieces) >= MAX_FRAGMENTS:
+            return False
+        if assembly.size is not None and (
+            end > assembly.size or (not more and end != assembly.size)
+        ):
+            return False
+        for other, known in assembly.pieces.items():
+            if other == offset and known == piece:
+                continue  # the same once more
+            if other < end and offset < other + len(known):
+                return False
+            if not more and other + len(known) > end:
+                return False
+        return True
+
+    @staticmethod
+    def _read4(packet: memoryview, payload: int) -> tuple[bytes, int, bool, bytes]:
+        fields = _IPV4.unpack_from(packet)
+        flags = fields[4]
+        name = bytes(packet[12:20]) + bytes(packet[9:10]) + bytes(packet[4:6])
+        return name, (flags & 0x1FFF) * 8, bool(flags & 0x2000), bytes(packet[:payload])
+
+    @staticmethod
+    def _read6(packet: memoryview, payload: int) -> tuple[bytes, int, bool, bytes]:
+        protocol, flags, ident = _FRAGMENT.unpack_from(packet, payload - 8)
+        name = bytes(packet[8:40]) + ident.to_bytes(4, "big")
+        head = bytearray(packet[:40])
+        head[6] = protocol
+        return name, flags & 0xFFF8, bool(flags & 1), bytes(head)
+
+    def _kill(self, assembly: Assembly) -> None:
+        self._octets -= assembly.octets
+        assembly.pieces.clear()
+        assembly.octets = 0
+        assembly.dead = True
+
+    def _remove(self, name: bytes) -> None:
+        self._octets -= self._assemblies.pop(name).octets
+
+    def _bound(self) -> None:
+        while self._octets > MAX_OCTETS or len(self._assemblies) > MAX_PACKETS:
+            self._remove(next(iter(self._assemblies)))
+
+
+def _whole(head: bytes, text: bytes) -> bytes:
+    """Join header and payload, as a packet that was never cut."""
+    fixed = bytearray(head)
+    if head[0] >> 4 == 6:
+        fixed[4:6] = len(text).to_bytes(2, "big")
+    else:
+        fixed[2:4] = (len(head) + len(text)).to_bytes(2, "big")
+        fixed[6:8] = b"\0\0"
+        fixed[10:12] = b"\0\0"
+        fixed[10:12] = (0xFFFF - _fastpath.sum16(bytes(fixed), 0)).to_bytes(2, "big")
+    return bytes(fixed) + text

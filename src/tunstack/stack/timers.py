@@ -1,0 +1,57 @@
+"""All deadlines in one heap."""
+
+import heapq
+from itertools import count
+from typing import Protocol
+
+
+class Timed(Protocol):
+    """Something with one deadline: when :attr:`deadline` is past, ``expire`` is due."""
+
+    deadline: float | None
+    armed_at: float | None
+    """The deadline under which the heap knows it; the heap's own."""
+
+
+class Timers:
+    """Deadlines move forward much more often than they are met.
+
+    So the heap is lazy: moving one forward changes nothing here, and an entry that comes
+    up too early goes back in.
+    """
+
+    __slots__ = ("_count", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Timed]] = []
+        self._count = count()
+
+    def arm(self, timed: Timed) -> None:
+        """Take note of ``timed.deadline``; call it whenever that may be earlier."""
+        deadline = timed.deadline
+        if deadline is None:
+            return
+        if timed.armed_at is None or deadline < timed.armed_at:
+            timed.armed_at = deadline
+            heapq.heappush(self._heap, (deadline, next(self._count), timed))
+
+    def deadline(self) -> float | None:
+        """Give the time to call :meth:`due` at, which may turn out to be too early."""
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> list[Timed]:
+        """Give those whose deadline has come; each has to be armed again."""
+        due: list[Timed] = []
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, timed = heapq.heappop(heap)
+            if at != timed.armed_at:
+                continue  # armed again since, for an earlier time
+            timed.armed_at = None
+            if timed.deadline is None:
+                continue
+            if timed.deadline <= now:
+                due.append(timed)
+            else:
+                self.arm(timed)
+        return due
