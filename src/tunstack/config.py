@@ -77,9 +77,6 @@ class TcpConfig:
     time_wait: float = 2.0
     """Seconds in TIME-WAIT. RFC 9293 asks for 2 MSL; a TUN link has no old segments."""
 
-    fin_wait: float = 60.0
-    """Seconds that the host may take to close after both the cluster and it are done."""
-
     max_connections: int = 65_536
     """Connections at once. More are not answered, and counted."""
 
@@ -92,20 +89,26 @@ class TcpConfig:
         for name in ("receive_buffer", "send_buffer"):
             # RFC 7323, section 2.3 bounds the window.
             _between(f"tcp.{name}", getattr(self, name), 64 * KiB, 1 << 30, "octets")
+        _between("tcp.time_wait", self.time_wait, 0.01, 240, "seconds")
+        for name in ("max_connections", "max_pending"):
+            _between(f"tcp.{name}", getattr(self, name), 1, 1 << 20, "connections")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UdpConfig:
     """How datagrams from this computer are carried. Table ``[udp]``."""
 
-    idle: float = 180.0
-    """Seconds without a datagram after which an association ends (RFC 4787: >= 120)."""
-
     max_associations: int = 16_384
-    """Associations at once. Beyond it the one idle longest ends."""
+    """Associations at once. Beyond it the one idle longest ends. The manager ends those
+    that have been idle for 180 s."""
 
     queue: int = 1 * MiB
     """Octets of datagrams per association that may wait. More are dropped, counted."""
+
+    def __post_init__(self) -> None:
+        _between("udp.max_associations", self.max_associations, 1, 1 << 20, "flows")
+        # One datagram has to fit.
+        _between("udp.queue", self.queue, 64 * KiB, 1 << 30, "octets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,11 @@ class TunnelConfig:
     unacknowledged: int = 16 * MiB
     """Octets of frames kept for a resumed stream. Beyond it sending waits."""
 
+    def __post_init__(self) -> None:
+        for name in ("keepalive", "reconnect_first", "reconnect_most"):
+            _between(f"tunnel.{name}", getattr(self, name), 0.01, 3600, "seconds")
+        _between("tunnel.unacknowledged", self.unacknowledged, MiB, 1 << 30, "octets")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutsConfig:
@@ -138,14 +146,15 @@ class TimeoutsConfig:
     manager_connect: float = 20.0
     """From the first packet to the manager's welcome."""
 
-    dial: float = 60.0
-    """The manager's patience with a target that says nothing."""
-
     helper: float = 10.0
     """One request to the privileged helper."""
 
     dns_lookup: float = 4.0
     """One question to the cluster's resolver."""
+
+    def __post_init__(self) -> None:
+        for name in ("manager_connect", "helper", "dns_lookup"):
+            _between(f"timeouts.{name}", getattr(self, name), 0.01, 3600, "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,9 +195,7 @@ def defaults() -> dict[str, Plain]:
 def plain(config: Config) -> dict[str, Plain]:
     """Give every setting in ``config``, as ``table.key``, with its plain value."""
     return {
-        f"{table.name}.{key.name}": _plain(
-            getattr(getattr(config, table.name), key.name)
-        )
+        f"{table.name}.{key.name}": _plain(getattr(getattr(config, table.name), key.name))
         for table in fields(Config)
         for key in fields(table.type)  # type: ignore[arg-type]
     }
