@@ -1,0 +1,110 @@
+"""One bidirectional stream of messages: the interface between sessions and transports.
+
+A transport owns the connection and its pace; a session owns what is said. The
+transport *pulls*: it asks :meth:`Handler.next_message` whenever the connection can
+take more, so what is sent next is decided as late as possible. It *pushes* what
+arrives. All calls happen in the event loop's thread.
+
+Messages are the protobuf messages of ``tunnel.proto``, encoded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+METHOD = "/tunstack.v1.Tunnel/Connect"
+
+MAX_RECEIVE = 4 * 1024 * 1024
+"""Octets in one message from the other end. A larger one ends the stream."""
+
+IN_FLIGHT = 1024 * 1024
+"""Octets a transport may hold that the kernel has not taken yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a manager is and how to talk to it."""
+
+    host: str
+    port: int
+    tls: bool
+    """Plaintext otherwise."""
+    ca: bytes | None = None
+    """PEM of the authorities to trust; ``None`` means the system's."""
+    server_name: str | None = None
+    """The name that the certificate must bear; ``None`` means ``host``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What a server proves itself with."""
+
+    certificate: bytes
+    """PEM, with its chain."""
+    key: bytes
+    """PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Why a stream ended.
+
+    ``reason`` is one line for people. ``refused`` is true when nothing listened or
+    the other end said that it does not serve this method: no stream ever existed.
+    ``clean`` is true when the other end ended the stream in order.
+    """
+
+    reason: str
+    refused: bool = False
+    clean: bool = False
+
+
+class Handler(Protocol):
+    """The session's side of a stream."""
+
+    def message_received(self, message: bytes | memoryview) -> None:
+        """Take one message. A view is valid only during the call."""
+
+    def next_message(self) -> bytes | None:
+        """Give the next message to send, or ``None`` when there is nothing to say."""
+
+    def channel_lost(self, loss: Loss) -> None:
+        """The stream has ended, by whoever. Called once, and nothing after it."""
+
+
+class Channel(Protocol):
+    """The transport's side of a stream."""
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for people: ``10.98.1.2:7777``."""
+
+    def wake(self) -> None:
+        """Say that :meth:`Handler.next_message` has something, cheap to repeat."""
+
+    def close(self) -> None:
+        """End the stream in order, once what was pulled is sent; returns at once.
+
+        The handler is told by :meth:`Handler.channel_lost`.
+        """
+
+    def abort(self) -> None:
+        """End the stream now; returns at once. The handler is told."""
+
+
+Accept = Callable[[Channel], Handler]
+"""Called for each stream that arrives; gives the handler that serves it."""
+
+
+class Server(Protocol):
+    """Accepts streams, and answers ``grpc.health.v1`` beside them."""
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+
+    def set_serving(self, serving: bool) -> None:
+        """Set the answer to health checks."""
+
+    async def close(self) -> None:
+        """Stop listening, end what is left of the streams, and wait for both."""

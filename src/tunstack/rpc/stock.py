@@ -1,0 +1,362 @@
+"""The transport on ``grpc.aio``: the one that everybody knows how to talk to.
+
+grpcio decides when octets leave; what is ours is one stream, two tasks (one reads, one
+pulls and writes) and the translation of gRPC's ways to end into :class:`Loss`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from tunstack.errors import AuthError, HostError, TunnelError
+from tunstack.rpc.channel import (
+    IN_FLIGHT,
+    MAX_RECEIVE,
+    METHOD,
+    Accept,
+    Channel,
+    Endpoint,
+    Handler,
+    Keys,
+    Loss,
+)
+
+_log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that an orderly end may take before it becomes an abort."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds that a new connection may take until it speaks HTTP/2."""
+
+STREAMS_PER_CONNECTION = 16
+
+_, _SERVICE, _METHOD = METHOD.split("/")
+
+_ABORTED = Loss("the stream was aborted")
+
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+"""What grpcio says of a certificate of a stranger, and of another name's."""
+
+_GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
+
+def _options(keepalive: float) -> list[tuple[str, int]]:
+    """Give what both ends set: room for bulk, and pings while nothing is said."""
+    milliseconds = int(keepalive * 1000)
+    return [
+        ("grpc.max_receive_message_length", MAX_RECEIVE),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.http2.max_frame_size", IN_FLIGHT),
+        ("grpc.http2.lookahead_bytes", MAX_RECEIVE),
+        ("grpc.http2.write_buffer_size", IN_FLIGHT),
+        ("grpc.http2.bdp_probe", 1),
+        ("grpc.keepalive_time_ms", milliseconds),
+        ("grpc.keepalive_timeout_ms", milliseconds),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+class _Stream:
+    """One stream, at either end: the :class:`Channel` that its handler sees.
+
+    Args:
+        peer: who is at the other end.
+        read: waits for the next message; ``grpc.aio.EOF`` behind the last.
+        write: sends one message and waits until grpcio has room for more.
+        make_handler: gives the session's side.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        read: Callable[[], Awaitable[Any]],
+        write: Callable[[bytes], Awaitable[None]],
+        make_handler: Accept,
+    ) -> None:
+        self._peer = peer
+        self._read = read
+        self._write = write
+        self._woken = asyncio.Event()
+        self._closing: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._aborted: asyncio.Future[None] = self._loop.create_future()
+        self.life: asyncio.Task[None] | None = None
+        """The task that serves this stream; the loop itself does not keep tasks."""
+        self.handler: Handler = make_handler(self)
+        self._receiving = asyncio.create_task(self._receive())
+        self._transmitting = asyncio.create_task(self._transmit())
+
+    @property
+    def peer(self) -> str:
+        return self._peer
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        if self._closing is None:
+            self._woken.set()
+            self._closing = self._loop.call_later(CLOSE_TIMEOUT, self.abort)
+
+    def abort(self) -> None:
+        if not self._aborted.done():
+            self._aborted.set_result(None)
+
+    @property
+    def said_all(self) -> bool:
+        """We closed, and grpcio took everything."""
+        task = self._transmitting
+        return task.done() and task.exception() is None
+
+    @property
+    def heard_all(self) -> bool:
+        """The other end has nothing more to say."""
+        task = self._receiving
+        return task.done() and task.exception() is None
+
+    @property
+    def aborted(self) -> bool:
+        """We gave up."""
+        return self._aborted.done()
+
+    async def either_ends(self) -> None:
+        """Wait until one direction is over, or we gave up."""
+        await asyncio.wait(
+            (self._receiving, self._transmitting, self._aborted),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+
+    async def receiving_ends(self) -> None:
+        """Wait until the other end is done too, or we gave up."""
+        await asyncio.wait(
+            (self._receiving, self._aborted), return_when=asyncio.FIRST_COMPLETED
+        )
+
+    async def stop(self, loss: Loss) -> None:
+        """Let go of the stream and tell the handler."""
+        if self._closing is not None:
+            self._closing.cancel()
+        for result in await _cancel(self._receiving, self._transmitting):
+            if isinstance(result, Exception) and not isinstance(result, _GRPC_ERRORS):
+                _log.error("%s: the session failed", self._peer, exc_info=result)
+        self.handler.channel_lost(loss)
+
+    async def _receive(self) -> None:
+        """Push what arrives until the other end has nothing more to say."""
+        while (message := await self._read()) is not grpc.aio.EOF:
+            self.handler.message_received(message)
+
+    async def _transmit(self) -> None:
+        """Pull and write until there is nothing more to say and we are closing."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while (message := self.handler.next_message()) is not None:
+                await self._write(message)
+            if self._closing is not None:
+                return
+
+
+async def _cancel(*tasks: "asyncio.Future[Any]") -> list[Any]:
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# The client's end
+
+
+async def connect(
+    endpoint: Endpoint,
+    make_handler: Callable[[Channel], Handler],
+    *,
+    keepalive: float,
+    timeout: float,
+) -> Channel:
+    """Open a stream to a manager.
+
+    Args:
+        endpoint: where, and whether to use TLS.
+        make_handler: called once the connection stands.
+        keepalive: seconds of silence after which the other end is asked; after as many
+            again without an answer the stream is lost.
+        timeout: seconds until this must have worked.
+
+    Raises:
+        TunnelError: nothing is there, or it does not speak gRPC, or not in time.
+        AuthError: the manager's certificate is not to be trusted.
+    """
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    peer = f"{host}:{endpoint.port}"
+    options: list[tuple[str, int | str]] = [
+        *_options(keepalive),
+        # Every session is a connection of its own, straight to where it was told.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.service_config_disable_resolution", 1),
+    ]
+    if endpoint.tls:
+        if endpoint.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", endpoint.server_name))
+        credentials = grpc.ssl_channel_credentials(endpoint.ca)
+        channel = grpc.aio.secure_channel(peer, credentials, options)
+    else:
+        channel = grpc.aio.insecure_channel(peer, options)
+    call = channel.stream_stream(METHOD)()
+    try:
+        await _connected(channel, call, peer, timeout)
+    except BaseException:
+        call.cancel()
+        await channel.close()
+        raise
+    stream = _Stream(peer, call.read, call.write, make_handler)
+    stream.life = asyncio.create_task(_run_client(stream, channel, call))
+    return stream
+
+
+async def _connected(channel: Any, call: Any, peer: str, timeout: float) -> None:
+    """Wait until the connection stands, or say why it does not."""
+    ready = asyncio.ensure_future(channel.channel_ready())
+    ended = asyncio.ensure_future(call.code())
+    try:
+        done, _ = await asyncio.wait(
+            (ready, ended), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        await _cancel(ready, ended)
+    if not done:
+        raise TunnelError(
+            f"the connection to {peer} timed out after {timeout:g} s"
+            " (timeouts.manager_connect)"
+        )
+    if ready not in done:
+        details = await call.details() or "no reason given"
+        if any(words in details for words in _UNTRUSTED):
+            raise AuthError(f"the certificate of {peer} is not to be trusted: {details}")
+        raise TunnelError(f"no connection to {peer}: {details}")
+
+
+async def _run_client(stream: _Stream, channel: Any, call: Any) -> None:
+    await stream.either_ends()
+    if stream.said_all and not call.done():
+        await call.done_writing()
+        await stream.receiving_ends()
+    if not call.done():
+        call.cancel()
+    loss = _ABORTED if stream.aborted else await _client_loss(stream, call)
+    await channel.close()
+    await stream.stop(loss)
+
+
+async def _client_loss(stream: _Stream, call: Any) -> Loss:
+    code, details = await call.code(), await call.details()
+    if code is grpc.StatusCode.OK:
+        return Loss("the manager ended the stream", clean=True)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Loss(f"{stream.peer} does not serve {_SERVICE}", refused=True)
+    return Loss(f"{details or 'no reason given'} ({code.name})")
+
+
+# The server's end
+
+
+class _Server:
+    """A ``grpc.aio`` server of the tunnel and of health checks."""
+
+    def __init__(self, server: Any, accept: Accept) -> None:
+        self._server = server
+        self._accept = accept
+        self._health = health.aio.HealthServicer()
+        self._announcing: asyncio.Task[None] | None = None
+        self.port = 0
+        handler = grpc.stream_stream_rpc_method_handler(self._serve)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: handler}),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+
+    def set_serving(self, serving: bool) -> None:
+        self._announcing = asyncio.ensure_future(self._announce(serving))
+
+    async def _announce(self, serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        status = states.SERVING if serving else states.NOT_SERVING
+        for service in ("", _SERVICE):
+            await self._health.set(service, status)
+
+    async def close(self) -> None:
+        await self._server.stop(grace=CLOSE_TIMEOUT / 10)
+
+    async def start(self, address: str, keys: Keys | None) -> None:
+        """Begin to serve; raises ``RuntimeError`` when the address cannot be bound."""
+        if keys is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            pair = [(keys.key, keys.certificate)]
+            self.port = self._server.add_secure_port(
+                address, grpc.ssl_server_credentials(pair)
+            )
+        await self._announce(serving=True)
+        await self._server.start()
+
+    async def _serve(self, _requests: Any, context: Any) -> None:
+        peer = unquote(context.peer()).partition(":")[2]
+        stream = _Stream(peer, context.read, context.write, self._accept)
+        # grpcio cancels this very task when the stream breaks.
+        loss = Loss("the client went away")
+        try:
+            await stream.either_ends()
+            if stream.aborted:
+                loss = _ABORTED
+            elif stream.said_all:
+                loss = Loss("the manager ended the stream", clean=True)
+            elif stream.heard_all:
+                loss = Loss("the client ended the stream", clean=True)
+        finally:
+            await stream.stop(loss)
+        if not loss.clean:
+            await context.abort(grpc.StatusCode.ABORTED, loss.reason)
+
+
+async def serve(
+    host: str, port: int, accept: Accept, *, keys: Keys | None, keepalive: float
+) -> _Server:
+    """Listen for streams, and answer ``grpc.health.v1``.
+
+    Args:
+        host: address to listen on.
+        port: 0 picks one; see :attr:`Server.port`.
+        accept: gives the handler of each stream.
+        keys: for TLS; ``None`` means plaintext.
+        keepalive: seconds of silence after which a client is asked; after as many again
+            without an answer its streams are lost.
+
+    Raises:
+        HostError: the address is taken, or not this computer's.
+    """
+    options = [
+        *_options(keepalive),
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+        ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT * 1000)),
+        # A client may ask as often as it likes whether we live.
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+    server = _Server(grpc.aio.server(options=options), accept)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        await server.start(address, keys)
+    except RuntimeError as exc:
+        raise HostError(
+            f"cannot listen on {address}: it is taken, or not an address of this computer",
+            hint="choose another address with --listen",
+        ) from exc
+    return server

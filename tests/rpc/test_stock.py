@@ -1,0 +1,288 @@
+import asyncio
+import socket
+import subprocess
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tunstack.errors import AuthError, HostError, TunnelError
+from tunstack.rpc import stock
+from tunstack.rpc.channel import MAX_RECEIVE, METHOD, Endpoint, Keys
+
+PATIENCE = 10
+
+
+class Peer:
+    """A handler whose ends can be waited for."""
+
+    def __init__(self, channel):
+        self.channel = channel
+        self.outgoing = []
+        self.incoming = asyncio.Queue()
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def message_received(self, message):
+        self.incoming.put_nowait(bytes(message))
+
+    def next_message(self):
+        return self.outgoing.pop(0) if self.outgoing else None
+
+    def channel_lost(self, loss):
+        self.lost.set_result(loss)
+
+    def say(self, *messages):
+        self.outgoing += messages
+        self.channel.wake()
+
+    async def hear(self):
+        return await asyncio.wait_for(self.incoming.get(), PATIENCE)
+
+    async def loss(self):
+        return await asyncio.wait_for(asyncio.shield(self.lost), PATIENCE)
+
+
+class Ends:
+    """A server, and a way to get both ends of a stream to it."""
+
+    def __init__(self):
+        self.server = None
+        self.accepted = asyncio.Queue()
+
+    def accept(self, channel):
+        peer = Peer(channel)
+        self.accepted.put_nowait(peer)
+        return peer
+
+    async def connect(self, **fields):
+        """Connect; returns both handlers."""
+        client = None
+
+        def make(channel):
+            nonlocal client
+            client = Peer(channel)
+            return client
+
+        fields = {"host": "127.0.0.1", "port": self.server.port, "tls": False, **fields}
+        await stock.connect(Endpoint(**fields), make, keepalive=10, timeout=PATIENCE)
+        return client, await asyncio.wait_for(self.accepted.get(), PATIENCE)
+
+
+@pytest_asyncio.fixture
+async def ends():
+    ends = Ends()
+    ends.server = await stock.serve("127.0.0.1", 0, ends.accept, keys=None, keepalive=10)
+    yield ends
+    await ends.server.close()
+
+
+async def test_messages_arrive_whole_and_in_order_both_ways(ends):
+    client, server = await ends.connect()
+    messages = [bytes([n % 256]) * (n * 997) for n in range(200)]
+    client.say(*messages)
+    server.say(*messages)
+    for message in messages:
+        assert await server.hear() == message
+        assert await client.hear() == message
+
+
+async def test_an_empty_message_is_a_message(ends):
+    client, server = await ends.connect()
+    client.say(b"", b"behind")
+    assert [await server.hear(), await server.hear()] == [b"", b"behind"]
+
+
+async def test_the_client_ends_in_order_behind_what_it_had_to_say(ends):
+    client, server = await ends.connect()
+    client.say(*[b"x" * 100_000] * 50)
+    client.channel.close()
+    for _ in range(50):
+        assert len(await server.hear()) == 100_000
+    assert (await server.loss()).clean
+    assert (await client.loss()).clean
+
+
+async def test_the_server_ends_in_order_behind_what_it_had_to_say(ends):
+    client, server = await ends.connect()
+    server.say(*[b"x" * 100_000] * 50)
+    server.channel.close()
+    for _ in range(50):
+        assert len(await client.hear()) == 100_000
+    assert (await client.loss()).clean
+    assert (await server.loss()).clean
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_an_abort_ends_the_stream_at_both_ends(ends, which):
+    both = await ends.connect()
+    both[which].channel.abort()
+    for end in both:
+        assert not (await end.loss()).clean
+
+
+async def test_a_message_that_is_too_long_ends_the_stream_and_no_other(ends):
+    client, server = await ends.connect()
+    other_client, other_server = await ends.connect()
+    client.say(bytes(MAX_RECEIVE + 1))
+    assert not (await client.loss()).clean
+    assert not (await server.loss()).clean
+    other_client.say(b"still here")
+    assert await other_server.hear() == b"still here"
+
+
+async def test_a_server_that_closes_ends_its_streams(ends):
+    client, server = await ends.connect()
+    await ends.server.close()
+    assert not (await server.loss()).clean
+    assert not (await client.loss()).refused
+
+
+async def test_a_handler_that_fails_ends_its_stream_and_no_other(ends, caplog):
+    client, server = await ends.connect()
+    other_client, other_server = await ends.connect()
+    server.message_received = None
+    client.say(b"x")
+    assert not (await client.loss()).clean
+    assert "the session failed" in caplog.text
+    other_client.say(b"still here")
+    assert await other_server.hear() == b"still here"
+
+
+async def test_a_pull_waits_while_the_other_end_does_not_read(ends):
+    """What cannot be sent stays where it can still be put in order."""
+    client, server = await ends.connect()
+    blocked = asyncio.Event()
+
+    async def never_reads():
+        await blocked.wait()
+        return grpc.aio.EOF
+
+    raw = grpc.aio.insecure_channel(f"127.0.0.1:{ends.server.port}")
+    async with raw:
+        call = raw.stream_stream(METHOD)()
+        await call.write(b"hello")
+        peer = await asyncio.wait_for(ends.accepted.get(), PATIENCE)
+        await peer.hear()
+        count = 4096
+        peer.say(*[bytes(65_536)] * count)
+        client.say(b"x")
+        await server.hear()
+        taken = -1
+        while taken != count - len(peer.outgoing):
+            taken = count - len(peer.outgoing)
+            server.say(b"another turn")
+            await client.hear()
+        assert taken * 65_536 < 64 * 1024 * 1024
+        call.cancel()
+        await peer.loss()
+
+
+async def test_nothing_listens():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    endpoint = Endpoint(host="127.0.0.1", port=port, tls=False)
+    with pytest.raises(TunnelError, match="Connection refused"):
+        await stock.connect(endpoint, Peer, keepalive=10, timeout=PATIENCE)
+
+
+async def test_somebody_listens_who_says_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        endpoint = Endpoint(host="127.0.0.1", port=sock.getsockname()[1], tls=False)
+        with pytest.raises(TunnelError, match=r"timed out.*timeouts\.manager_connect"):
+            await stock.connect(endpoint, Peer, keepalive=10, timeout=0.3)
+
+
+async def test_a_server_of_something_else_refuses():
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    peers = []
+
+    def make(channel):
+        peers.append(Peer(channel))
+        return peers[0]
+
+    endpoint = Endpoint(host="127.0.0.1", port=port, tls=False)
+    await stock.connect(endpoint, make, keepalive=10, timeout=PATIENCE)
+    assert (await peers[0].loss()).refused
+    await server.stop(None)
+
+
+async def test_a_taken_address_is_an_error_of_this_host(ends):
+    with pytest.raises(HostError, match="cannot listen"):
+        await stock.serve("127.0.0.1", ends.server.port, Peer, keys=None, keepalive=10)
+
+
+async def test_other_methods_are_not_implemented(ends):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{ends.server.port}") as channel:
+        for path in ("/tunstack.v1.Tunnel/Other", "/some.Other/Connect"):
+            with pytest.raises(grpc.RpcError) as caught:
+                await channel.unary_unary(path)(b"")
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("service", ["", "tunstack.v1.Tunnel"])
+async def test_health_follows_what_is_set(ends, service):
+    states = health_pb2.HealthCheckResponse
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{ends.server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=service))
+        assert (await watch.read()).status == states.SERVING
+        ends.server.set_serving(False)
+        assert (await watch.read()).status == states.NOT_SERVING
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == states.NOT_SERVING
+        watch.cancel()
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+        f" -keyout {folder}/key -out {folder}/cert -days 2 -subj /CN=manager"
+        " -addext subjectAltName=DNS:manager.test",
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    return Keys(
+        certificate=(folder / "cert").read_bytes(), key=(folder / "key").read_bytes()
+    )
+
+
+@pytest_asyncio.fixture
+async def tls_ends(keys):
+    ends = Ends()
+    ends.server = await stock.serve("127.0.0.1", 0, ends.accept, keys=keys, keepalive=10)
+    yield ends
+    await ends.server.close()
+
+
+async def test_tls_with_an_authority_and_a_name(tls_ends, keys):
+    client, server = await tls_ends.connect(
+        tls=True, ca=keys.certificate, server_name="manager.test"
+    )
+    client.say(b"over TLS")
+    assert await server.hear() == b"over TLS"
+
+
+@pytest.mark.parametrize("fields", [{"server_name": "manager.test"}, {"ca": True}])
+async def test_a_certificate_of_a_stranger_or_another_name_is_not_trusted(
+    tls_ends, keys, fields
+):
+    if "ca" in fields:
+        fields = {"ca": keys.certificate}
+    with pytest.raises(AuthError):
+        await tls_ends.connect(tls=True, **fields)
+
+
+async def test_plaintext_to_a_server_with_tls_fails(tls_ends):
+    with pytest.raises(TunnelError):
+        await tls_ends.connect()
+
+
+async def test_tls_to_a_server_without_it_fails(ends):
+    with pytest.raises(TunnelError):
+        await ends.connect(tls=True)
