@@ -1,0 +1,85 @@
+"""From the OPEN of a flow to its target, within the limits of this manager."""
+
+import asyncio
+import logging
+import random
+import socket
+
+from tunstack.manager import ping
+from tunstack.manager.ping import EchoTarget
+from tunstack.manager.target import Target, Tunnel, address_of, refusal_of
+from tunstack.manager.tcp import TcpTarget
+from tunstack.manager.udp import UdpTarget
+from tunstack.mux.session import Flow
+from tunstack.wire.frame import Refusal
+
+_log = logging.getLogger(__name__)
+
+
+class Dialer:
+    """Makes the targets of all sessions.
+
+    Args:
+        limit: targets at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._echo = {family: ping.kind_of_socket(family) for family in ping.PROTOCOLS}
+        self._identifier = random.randrange(1 << 16)
+        self._connections = 0
+        self.targets = 0
+        """Sockets that are open."""
+        self.quiet = asyncio.Event()
+        """No connection is open."""
+        self.quiet.set()
+
+    @property
+    def icmp(self) -> bool:
+        """Echoes can be sent."""
+        return any(self._echo.values())
+
+    def open(self, tunnel: Tunnel, flow: Flow) -> None:
+        """Open the target of a flow, or refuse the flow with the reason."""
+        if self.targets >= self._limit:
+            text = f"this manager serves {self._limit} flows and no more"
+            tunnel.mux.refuse(flow, Refusal.LIMIT, text)
+            return
+        try:
+            self._open(tunnel, flow)
+        except OSError as exc:
+            refusal = refusal_of(exc.errno or 0)
+            if refusal is Refusal.LIMIT:
+                _log.warning("a flow is refused: %s", exc)
+            tunnel.mux.refuse(flow, refusal, exc.strerror or "")
+
+    def acquired(self, target: Target) -> None:
+        """Count a target."""
+        self.targets += 1
+        if isinstance(target, TcpTarget):
+            self._connections += 1
+            self.quiet.clear()
+
+    def released(self, target: Target) -> None:
+        """Count a target that has closed its socket."""
+        self.targets -= 1
+        if isinstance(target, TcpTarget):
+            self._connections -= 1
+            if not self._connections:
+                self.quiet.set()
+
+    def _open(self, tunnel: Tunnel, flow: Flow) -> None:
+        family, _ = address_of(flow)
+        if flow.protocol == socket.IPPROTO_TCP:
+            TcpTarget.open(tunnel, flow)
+        elif flow.protocol == socket.IPPROTO_UDP:
+            UdpTarget.open(tunnel, flow)
+        elif flow.protocol != ping.PROTOCOLS[family]:
+            text = f"protocol {flow.protocol} is not carried to such an address"
+            tunnel.mux.refuse(flow, Refusal.PROTOCOL_UNREACHABLE, text)
+        elif (kind := self._echo[family]) is None:
+            text = "the manager may not send ICMP"
+            tunnel.mux.refuse(flow, Refusal.UNAVAILABLE, text)
+        else:
+            self._identifier = (self._identifier + 1) & 0xFFFF
+            EchoTarget.open(tunnel, flow, kind, self._identifier)

@@ -1,0 +1,337 @@
+"""One client: what it says, what is said to it, and what of it outlives a stream.
+
+A stream begins at the :class:`Reception`, which takes the hello. The :class:`Session`
+that it leads to holds the flows. When a stream breaks, the session stays for a while:
+its flows live, and stop by themselves where the client's credit ends. A client that
+comes back in time with the session's secret goes on where it was.
+"""
+
+import asyncio
+import hmac
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from tunstack.manager.config import ManagerConfig
+from tunstack.manager.dialer import Dialer
+from tunstack.manager.poller import Poller
+from tunstack.manager.resolver import NoAnswer, Resolver
+from tunstack.manager.target import Target
+from tunstack.mux.session import Flow, Mux
+from tunstack.rpc import envelope
+from tunstack.rpc import tunnel_pb2 as pb
+from tunstack.rpc.channel import Channel, Loss
+from tunstack.wire.frame import Kind, Refusal
+
+_log = logging.getLogger(__name__)
+
+SECRET = 32
+"""Octets that prove a session to be one's own."""
+
+OUTBOX = 1024
+"""Messages beside frames that may wait for a client. It does not read if there are more."""
+
+PATIENCE = 4.0
+"""Seconds that a DNS question may take whose client says nothing about it."""
+
+MOST_PATIENCE = 30.0
+"""Seconds that a DNS question may take whatever its client says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the sessions of one manager have in common."""
+
+    config: ManagerConfig
+    loop: asyncio.AbstractEventLoop
+    poller: Poller
+    dialer: Dialer
+    resolver: Resolver
+
+
+class Session:
+    """What the manager keeps for one client.
+
+    Args:
+        shared: what sessions have in common.
+        ended: called once, when it is over.
+    """
+
+    def __init__(self, shared: Shared, ended: Callable[["Session"], None]) -> None:
+        self.id = os.urandom(16)
+        self.config = shared.config
+        self.loop = shared.loop
+        self.poller = shared.poller
+        self.mux = Mux(client=False, unacknowledged=shared.config.unacknowledged)
+        self.targets: set[Target] = set()
+        self._secret = os.urandom(SECRET)
+        self._dialer = shared.dialer
+        self._resolver = shared.resolver
+        self._ended = ended
+        self._channel: Channel | None = None
+        self._outbox: deque[bytes] = deque()
+        self._questions: set[asyncio.Task[None]] = set()
+        self._patience: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._over = False
+        self._goodbye: bytes | None = None
+
+    def __str__(self) -> str:
+        return f"session {self.id[:4].hex()}"
+
+    # Its streams
+
+    def attach(self, channel: Channel, welcome: pb.Welcome) -> None:
+        """Go on with a stream, instead of the one before if there is one.
+
+        Args:
+            channel: whose client has proved to be this session's.
+            welcome: completed here with what proves this session, and sent.
+        """
+        if self._channel is not None:
+            self._channel.abort()
+        if self._patience is not None:
+            self._patience.cancel()
+        _log.info("%s: %s", self, channel.peer)
+        self._channel = channel
+        welcome.session = self.id
+        welcome.secret = self._secret
+        welcome.received = self.mux.received
+        self._outbox.clear()
+        self._say(pb.FromManager(welcome=welcome))
+
+    def resumable(self, resume: pb.Resume) -> bool:
+        """Whether who asks to go on is this session's client, and can."""
+        return hmac.compare_digest(resume.secret, self._secret) and self.mux.resume(
+            resume.received
+        )
+
+    def serves(self, channel: Channel) -> bool:
+        """Whether ``channel`` has not been replaced."""
+        return self._channel is channel
+
+    def channel_lost(self, loss: Loss) -> None:
+        """The stream is gone: wait for the client to come back."""
+        self._channel = None
+        if self._over:
+            return
+        _log.info("%s: %s; waiting for it to come back", self, loss.reason)
+        self._patience = self.loop.call_later(self.config.resume, self._expire)
+
+    def _expire(self) -> None:
+        self.end(pb.CODE_LIMIT, "the client did not come back")
+
+    def next_message(self) -> bytes | None:
+        """Give what is to be said next."""
+        if self._outbox:
+            return self._outbox.popleft()
+        frames = self.mux.next_frames()
+        if frames is not None:
+            return envelope.frames(frames)
+        goodbye, self._goodbye = self._goodbye, None
+        return goodbye
+
+    def wake(self) -> None:
+        """Say that the mux may have something to send."""
+        if self._channel is not None:
+            self._channel.wake()
+
+    def _say(self, message: pb.FromManager) -> None:
+        if self._channel is None:
+            return
+        if len(self._outbox) >= OUTBOX:
+            self.end(pb.CODE_LIMIT, f"the client leaves {OUTBOX} messages unread")
+            return
+        self._outbox.append(message.SerializeToString())
+        self._channel.wake()
+
+    # Its end
+
+    def drain(self, seconds: float) -> None:
+        """Take no new flows, and ask the client to go elsewhere."""
+        self._draining = True
+        drain = pb.Drain(timeout=int(seconds * 1000), reason="the manager is going away")
+        self._say(pb.FromManager(drain=drain))
+
+    def end(self, code: "pb.Code", reason: str) -> None:
+        """Say goodbye behind what waits to be sent, and close the flows."""
+        if self._over:
+            return
+        _log.info("%s: over: %s", self, reason)
+        self._over = True
+        goodbye = pb.Goodbye(code=code, reason=reason)
+        self._goodbye = pb.FromManager(goodbye=goodbye).SerializeToString()
+        for task in self._questions:
+            task.cancel()
+        for target in list(self.targets):
+            target.abandon()
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._channel is not None:
+            self._channel.close()
+        self._ended(self)
+
+    # What the client says
+
+    def message_received(self, message: bytes | memoryview) -> None:
+        """Take one message of the stream."""
+        if self._over:
+            return
+        frames = envelope.unwrap(message)
+        if frames is not None:
+            self._take_frames(frames)
+            return
+        try:
+            said = pb.FromClient.FromString(bytes(message))
+        except DecodeError:
+            self._violated("a message that is not protobuf")
+            return
+        body = said.WhichOneof("body")
+        if body == "frames":
+            self._take_frames(said.frames)
+        elif body == "ping":
+            self._say(pb.FromManager(pong=said.ping))
+        elif body == "dns_question":
+            self._take_question(said.dns_question)
+        elif body == "goodbye":
+            self.end(pb.CODE_CLOSED, said.goodbye.reason or "the client said goodbye")
+        elif body != "pong":
+            self._violated("a second hello" if body else "a message without content")
+
+    def _violated(self, how: str) -> None:
+        self.end(pb.CODE_PROTOCOL, how)
+
+    def _take_frames(self, frames: bytes | memoryview) -> None:
+        for kind, flow, value in self.mux.receive(frames):
+            if kind is Kind.OPEN:
+                self._open(flow)
+            elif flow.owner is not None:  # else it was refused a moment ago
+                flow.owner.flow_event(kind, flow, value)
+        if self.mux.violation is not None:
+            self._violated(self.mux.violation)
+        elif self.mux.pending:
+            self.wake()
+
+    def _open(self, flow: Flow) -> None:
+        limit = self.config.flows_per_session
+        if self._draining:
+            self.mux.refuse(flow, Refusal.LIMIT, "the manager is going away")
+        elif len(self.targets) >= limit:
+            text = f"a session may have {limit} flows and no more"
+            self.mux.refuse(flow, Refusal.LIMIT, text)
+        else:
+            self._dialer.open(self, flow)
+
+    def acquired(self, target: Target) -> None:
+        """Take note of a target."""
+        self.targets.add(target)
+        self._dialer.acquired(target)
+
+    def released(self, target: Target) -> None:
+        """Take note that a target has closed its socket."""
+        self.targets.discard(target)
+        self._dialer.released(target)
+
+    def _take_question(self, question: pb.DnsQuestion) -> None:
+        limit = self.config.questions_per_session
+        if len(self._questions) >= limit:
+            error = f"{limit} questions are unanswered"
+            answer = pb.DnsAnswer(id=question.id, error=error)
+            self._say(pb.FromManager(dns_answer=answer))
+            return
+        task = self.loop.create_task(self._answer(question))
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+
+    async def _answer(self, question: pb.DnsQuestion) -> None:
+        timeout = min(question.timeout / 1000 or PATIENCE, MOST_PATIENCE)
+        try:
+            message = await self._resolver.ask(question.message, timeout)
+            answer = pb.DnsAnswer(id=question.id, message=message)
+        except NoAnswer as exc:
+            answer = pb.DnsAnswer(id=question.id, error=str(exc))
+        self._say(pb.FromManager(dns_answer=answer))
+
+
+class Reception:
+    """The handler of one stream: takes the hello, then leads to its session.
+
+    Args:
+        channel: of the stream.
+        admit: gives the session that a hello leads to, or the goodbye instead.
+        left: called once, when the hello has come or will not come.
+        patience: seconds for the hello.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        admit: Callable[[pb.Hello, Channel], Session | pb.Goodbye],
+        left: Callable[["Reception"], None],
+        patience: float,
+    ) -> None:
+        self._channel = channel
+        self._admit = admit
+        self._left = left
+        self._session: Session | None = None
+        self._goodbye: bytes | None = None
+        self._waiting = True
+        self._deadline = asyncio.get_running_loop().call_later(patience, self._no_hello)
+
+    def message_received(self, message: bytes | memoryview) -> None:
+        """Take the hello; everything behind it is the session's."""
+        if self._session is not None:
+            if self._session.serves(self._channel):
+                self._session.message_received(message)
+            return
+        if not self._waiting:
+            return
+        try:
+            said = pb.FromClient.FromString(bytes(message))
+        except DecodeError:
+            said = pb.FromClient()
+        if said.WhichOneof("body") != "hello":
+            self.refuse(pb.CODE_PROTOCOL, "the first message is not a hello")
+            return
+        admitted = self._admit(said.hello, self._channel)
+        if isinstance(admitted, Session):
+            self._session = admitted
+            self._leave()
+        else:
+            self.refuse(admitted.code, admitted.reason)
+
+    def next_message(self) -> bytes | None:
+        """Give what is to be said next."""
+        if self._session is not None:
+            if self._session.serves(self._channel):
+                return self._session.next_message()
+            return None
+        goodbye, self._goodbye = self._goodbye, None
+        return goodbye
+
+    def channel_lost(self, loss: Loss) -> None:
+        """The stream is gone."""
+        self._leave()
+        if self._session is not None and self._session.serves(self._channel):
+            self._session.channel_lost(loss)
+
+    def refuse(self, code: "pb.Code", reason: str) -> None:
+        """Say goodbye instead of welcome."""
+        _log.info("%s: refused: %s", self._channel.peer, reason)
+        goodbye = pb.Goodbye(code=code, reason=reason)
+        self._goodbye = pb.FromManager(goodbye=goodbye).SerializeToString()
+        self._leave()
+        self._channel.close()
+
+    def _no_hello(self) -> None:
+        self.refuse(pb.CODE_LIMIT, "no hello came in time")
+
+    def _leave(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._deadline.cancel()
+            self._left(self)
