@@ -1,0 +1,190 @@
+"""The helper: the only process that is root, and what root is needed for.
+
+Theory of operation. `tunstack connect` starts the helper and the engine with a socket
+between them. The engine, which is not root, asks; the helper opens the device, sets its
+address and routes, and hands the descriptor over. From then on the helper keeps
+nothing: device and routes live and die with the engine's descriptor.
+
+* The engine ends, however it ends: the socket reports end of file. The helper removes
+  the session's runtime directory and ends. That is all there is to undo.
+* The helper is killed: the engine sees the end of file, closes the device and ends.
+* Both are killed: the kernel has removed device and routes; the next `connect` clears
+  the directory away.
+
+Nobody else can ask: there is no path to the socket, and the other end must belong to
+root or to the engine's user. A request is one JSON object in one message of a
+SOCK_SEQPACKET socket, with its number as ``id``; so is the answer, with the same
+``id`` and ``{"ok": ...}`` or ``{"error": {"code", "message", "hint"}}``.
+
+==============  ============================================  ======================
+verb            arguments                                     answer
+==============  ============================================  ======================
+hello                                                         version, protocol, pid
+routes                                                        network, interface each
+open_device     name, mtu, offload, txqueuelen, addresses     vnet; the descriptor
+set_routes      networks: all that shall be routed            null
+==============  ============================================  ======================
+"""
+
+import argparse
+import array
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+from tunstack._version import HELPER_PROTOCOL, PRODUCT
+from tunstack.config import RoutingConfig
+from tunstack.errors import HostError, TunstackError
+from tunstack.host import routes_linux
+from tunstack.host.device import open_tun
+from tunstack.host.protocol import MAX_MESSAGE
+
+_UCRED = struct.Struct("3i")
+
+Answer = tuple[Any, list[int]]
+"""What was asked for, and descriptors to pass and then close."""
+
+
+class Ended(Exception):
+    """A signal asked the helper to end."""
+
+
+class Helper:
+    """Does what the engine at the other end of a socket may ask for."""
+
+    def __init__(self, engine: socket.socket) -> None:
+        self._engine = engine
+        self._device: str | None = None
+        self._verbs: dict[str, Callable[..., Answer]] = {
+            "hello": self._hello,
+            "routes": self._routes,
+            "open_device": self._open_device,
+            "set_routes": self._set_routes,
+        }
+
+    def serve(self) -> None:
+        """Answer until the engine is gone."""
+        while True:
+            try:
+                request = self._engine.recv(MAX_MESSAGE)
+            except ConnectionError:
+                return
+            if not request:
+                return
+            descriptors: list[int] = []
+            answer: dict[str, Any] = {"id": None}
+            try:
+                arguments = self._understand(request)
+                answer["id"] = arguments.pop("id", None)
+                answer["ok"], descriptors = self._obey(arguments)
+            except TunstackError as error:
+                answer["error"] = {
+                    "code": error.exit_code,
+                    "message": str(error),
+                    "hint": error.hint,
+                }
+            rights = array.array("i", descriptors).tobytes()
+            control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+            try:
+                self._engine.sendmsg([json.dumps(answer).encode()], control)
+            except ConnectionError:
+                return
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _understand(self, request: bytes) -> dict[str, Any]:
+        try:
+            return dict(json.loads(request))
+        except (ValueError, TypeError) as exc:
+            raise HostError("the helper was sent what is no JSON object") from exc
+
+    def _obey(self, arguments: dict[str, Any]) -> Answer:
+        try:
+            verb = self._verbs[arguments.pop("verb")]
+            return verb(**arguments)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise HostError(f"the helper does not understand a request: {exc!r}") from exc
+
+    def _hello(self) -> Answer:
+        identity = {"version": PRODUCT, "protocol": HELPER_PROTOCOL, "pid": os.getpid()}
+        return identity, []
+
+    def _routes(self) -> Answer:
+        # The engine may read them as well, but not with pyroute2 in uvloop: that wants
+        # a netlink socket in an event loop of its own.
+        found = routes_linux.read_routes()
+        return [[str(route.network), route.interface] for route in found], []
+
+    def _open_device(
+        self, name: str, mtu: int, offload: bool, txqueuelen: int, addresses: list[str]
+    ) -> Answer:
+        if self._device is not None:
+            raise HostError(f"this session has the device {self._device} already")
+        # The settings' own checks hold for what comes from the engine, too.
+        RoutingConfig(device=name, mtu=mtu, txqueuelen=txqueuelen)
+        checked = [str(ip_interface(text)) for text in addresses]
+        fd, vnet = open_tun(name, offload=bool(offload))
+        try:
+            routes_linux.configure(name, mtu=mtu, txqueuelen=txqueuelen, addresses=checked)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._device = name
+        return {"vnet": vnet}, [fd]
+
+    def _set_routes(self, networks: list[str]) -> Answer:
+        if self._device is None:
+            raise HostError("this session has no device to route to")
+        routes_linux.set_routes(self._device, map(ip_network, networks))
+        return None, []
+
+
+def _check_peer(engine: socket.socket, uid: int) -> None:
+    """Refuse to serve anybody but root and the engine's user (unix(7), SO_PEERCRED)."""
+    credentials = engine.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    peer = _UCRED.unpack(credentials)[1]
+    if peer not in (0, uid):
+        raise SystemExit(f"the helper does not serve uid {peer}")
+
+
+def _end(*_: object) -> None:
+    raise Ended
+
+
+def main() -> None:
+    """Be the helper."""
+    parser = argparse.ArgumentParser(prog="tunstack.host.helper")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--uid", type=int, required=True)
+    parser.add_argument("--runtime-dir", required=True)
+    parser.add_argument("--name", required=True)
+    arguments = parser.parse_args()
+    os.chdir("/")
+    os.umask(0o077)
+    engine = socket.socket(fileno=arguments.fd)
+    _check_peer(engine, arguments.uid)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        Helper(engine).serve()
+    except Ended:
+        pass
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        # The engine learns it from the end of file, and lets the device go.
+        engine.close()
+        shutil.rmtree(arguments.runtime_dir, ignore_errors=True)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Where a session's files are: runtime directory and log."""
+
+import os
+import re
+from pathlib import Path
+
+from tunstack.errors import UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,31}")
+
+
+def session_dir(name: str) -> Path:
+    """Give the runtime directory of a session of the caller.
+
+    ``XDG_RUNTIME_DIR`` counts where the caller owns it, which under sudo is not so;
+    root's own is ``/run/tunstack``.
+
+    Raises:
+        UsageError: that is no name for a session.
+    """
+    return _runtime_dir() / _checked(name)
+
+
+def log_file(name: str) -> Path:
+    """Give the path of a session's log: systemd's ``file-hierarchy(7)`` for root."""
+    if os.geteuid() == 0:
+        return Path("/var/log/tunstack") / f"{_checked(name)}.log"
+    from platformdirs import user_log_path
+
+    return user_log_path("tunstack", appauthor=False) / f"{_checked(name)}.log"
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name for a session",
+            hint="use up to 32 letters, digits, dots, dashes and underscores",
+        )
+    return name
+
+
+def _runtime_dir() -> Path:
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given and os.path.isdir(given) and os.stat(given).st_uid == os.geteuid():
+        return Path(given) / "tunstack"
+    if os.geteuid() == 0:
+        return Path("/run/tunstack")
+    from platformdirs import user_runtime_path
+
+    return user_runtime_path("tunstack", appauthor=False)

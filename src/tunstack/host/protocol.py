@@ -1,0 +1,4 @@
+"""What engine and helper agree on beside ``helper.py``'s table of verbs."""
+
+MAX_MESSAGE = 128 * 1024
+"""Octets in one request or answer: some thousand networks."""
