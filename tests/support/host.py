@@ -115,9 +115,7 @@ class Host:
 
     def parse(self, packet: bytes):
         """Read a packet that the stack made, which must be without fault."""
-        (record,) = reference.parse_batch(
-            packet, len(packet), [len(packet)], self.vnet
-        )
+        (record,) = reference.parse_batch(packet, len(packet), [len(packet)], self.vnet)
         assert record[8] == 0, f"the stack made a packet that is {record[8]!r}"
         return record
 

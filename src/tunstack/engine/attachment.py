@@ -1,0 +1,140 @@
+"""A session's hold on this computer: the device, its addresses, the routes into it.
+
+All of it lives as long as the descriptor of the device, so undoing it is closing that.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Self
+
+from tunstack.config import Config
+from tunstack.engine.bridge import Bridge
+from tunstack.engine.link import Link
+from tunstack.errors import HostError
+from tunstack.host import routes
+from tunstack.host.device import Device
+from tunstack.host.helper_client import Helper
+
+_log = logging.getLogger(__name__)
+
+
+class Attachment:
+    """What one session has done to this computer. Made by :meth:`make`."""
+
+    def __init__(
+        self,
+        link: Link,
+        helper: Helper,
+        config: Config,
+        keep_out: frozenset[routes.Address],
+        device: Device,
+        addresses: list[str],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.addresses = addresses
+        self.device = device
+        self.plan = routes.Plan((), ())
+        self._link = link
+        self._helper = helper
+        self._config = config
+        self._keep_out = keep_out
+        self._update: asyncio.Task[None] | None = None
+        self.bridge = Bridge(link, device, config, secret=os.urandom(16), on_lost=on_lost)
+        link.listeners.append(self)
+
+    @classmethod
+    async def make(
+        cls,
+        link: Link,
+        helper: Helper,
+        config: Config,
+        keep_out: frozenset[routes.Address],
+        on_lost: Callable[[], None],
+    ) -> Self:
+        """Open a device, carry its packets, and route the cluster into it.
+
+        Args:
+            link: a started session with a manager.
+            helper: who may open devices and set routes.
+            config: which ones.
+            keep_out: addresses that the tunnel itself needs.
+            on_lost: called when the device is gone without our doing.
+
+        Raises:
+            RouteConflict: before anything is touched.
+            HostError: the device or the routes cannot be had; nothing stays.
+        """
+        settings = config.routing
+        existing = await helper.routes()
+        wanted = (*link.cluster.subnets, *settings.also_proxy)
+        own = [
+            routes.free_subnet(settings.device_subnet, 30, existing, wanted),
+            routes.free_subnet(settings.device_subnet6, 126, existing, wanted),
+        ]
+        addresses = [f"{subnet[1]}/{subnet.prefixlen}" for subnet in own]
+        plan = _plan(link, config, keep_out, existing)
+        device = await helper.open_device(
+            settings.device,
+            mtu=settings.mtu,
+            offload=settings.offload,
+            txqueuelen=settings.txqueuelen,
+            addresses=addresses,
+        )
+        attachment = cls(link, helper, config, keep_out, device, addresses, on_lost)
+        try:
+            await attachment._route(plan)
+        except BaseException:
+            attachment.close()
+            raise
+        return attachment
+
+    def close(self) -> None:
+        """Undo it all."""
+        if self._update is not None:
+            self._update.cancel()
+        self._link.listeners.remove(self)
+        self.bridge.close()
+
+    def cluster_changed(self) -> None:
+        """Route what the cluster is now."""
+        if self._update is not None:
+            self._update.cancel()
+        self._update = asyncio.ensure_future(self._reroute())
+
+    def state_changed(self) -> None:
+        """Routes stay while the tunnel is away: nothing may leave by another way."""
+
+    def turn_ended(self) -> None:
+        """Packets are the bridge's business."""
+
+    async def _reroute(self) -> None:
+        try:
+            existing = await self._helper.routes()
+            await self._route(_plan(self._link, self._config, self._keep_out, existing))
+        except HostError as error:
+            # The session is of use with the routes it has.
+            _log.error("the cluster has changed, the routes stay: %s", error)
+
+    async def _route(self, plan: routes.Plan) -> None:
+        await self._helper.set_routes(plan.proxied)
+        self.plan = plan
+        _log.info("routing %s", ", ".join(map(str, plan.proxied)) or "nothing")
+
+
+def _plan(
+    link: Link,
+    config: Config,
+    keep_out: frozenset[routes.Address],
+    existing: list[routes.Route],
+) -> routes.Plan:
+    settings = config.routing
+    return routes.plan(
+        cluster=link.cluster.subnets,
+        also_proxy=settings.also_proxy,
+        never_proxy=settings.never_proxy,
+        keep_out=keep_out,
+        existing=existing,
+        device=settings.device,
+    )

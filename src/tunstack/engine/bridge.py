@@ -1,0 +1,275 @@
+"""The stack on one side, the mux on the other, a device below: the data path.
+
+A turn begins with packets from the device, a message from the manager, or a timer. It
+reads everything, lets the machines act, and ends with one write of whatever came due:
+packets to the device, frames to the transport, one timer armed.
+"""
+
+import asyncio
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from tunstack.config import Config
+from tunstack.engine.link import Link
+from tunstack.host.device import STRIDE, Device
+from tunstack.mux.flow import Flow
+from tunstack.stack.events import Event, What
+from tunstack.stack.stack import TCP, UDP, Stack
+from tunstack.stack.tcp import Connection
+from tunstack.wire import key as flow_key
+from tunstack.wire.frame import SEQUENCE, Kind, Refusal
+
+_DATA, _DATAGRAM, _ECHO = int(Kind.DATA), int(Kind.DATAGRAM), int(Kind.ECHO)
+
+
+class Bridge:
+    """Carries what comes out of a device through a link.
+
+    Args:
+        link: a session with a manager.
+        device: what the host's packets come out of; belongs to the bridge from here on.
+        config: settings of TCP and UDP.
+        secret: 16 random octets, for sequence numbers.
+        on_lost: called once when the device is gone.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        device: Device,
+        config: Config,
+        *,
+        secret: bytes,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self._device = device
+        self._config = config
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._stack = Stack(
+            mtu=device.mtu, vnet=device.vnet, config=config.tcp, secret=secret
+        )
+        self._associations: OrderedDict[bytes, Flow] = OrderedDict()
+        """UDP and echo, the one idle longest first."""
+        self._drops: Counter[str] = Counter()
+        self._outbound = [0, 0]
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = math.inf
+        link.listeners.append(self)
+        self._loop.add_reader(device.fileno(), self._readable)
+
+    # What status shows
+
+    def flows(self) -> dict[str, int]:
+        """Count flows: ``tcp``, ``udp``, ``icmp``."""
+        udp = sum(key[0] == UDP for key in self._associations)
+        return {
+            "tcp": len(self._stack.connections),
+            "udp": udp,
+            "icmp": len(self._associations) - udp,
+        }
+
+    def traffic(self) -> dict[str, int]:
+        """Count packets and their octets since the bridge began."""
+        return {
+            "outbound_octets": self._outbound[0],
+            "inbound_octets": self._device.written_octets,
+            "outbound_packets": self._outbound[1],
+            "inbound_packets": self._device.written_packets,
+        }
+
+    def drops(self) -> dict[str, int]:
+        """Count what was refused, by reason."""
+        drops = {"bad-checksum": 0, **self._stack.drops, **self._drops}
+        drops["datagram-queue-full"] = self._link.mux.dropped_datagrams
+        drops["device-write"] = self._device.write_drops
+        return drops
+
+    def close(self) -> None:
+        """Let the device go: with the last descriptor it and its routes are gone."""
+        if self._device.closed:
+            return
+        self._loop.remove_reader(self._device.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._link.listeners.remove(self)
+        self._device.close()
+
+    # From the host
+
+    def _readable(self) -> None:
+        device = self._device
+        arena, lengths = device.read_batch()
+        if not lengths:
+            if device.closed:
+                self._on_lost()
+            return
+        now = self._loop.time()
+        self._outbound[0] += sum(lengths) - device.vnet * len(lengths)
+        self._outbound[1] += len(lengths)
+        self._stack.receive(arena, STRIDE, lengths, now)
+        self._end_turn(now)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        now = self._loop.time()
+        self._stack.expire(now)
+        self._end_turn(now)
+
+    def _end_turn(self, now: float) -> None:
+        self._handle(self._stack.take_events())
+        packets = self._stack.output(now)
+        if packets:
+            self._device.write_batch(packets)
+        self._arm()
+        self._link.wake()
+
+    def _arm(self) -> None:
+        deadline = self._stack.deadline()
+        if deadline is None or deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._expire)
+        self._timer_at = deadline
+
+    def _handle(self, events: list[Event]) -> None:
+        """Tell the mux what the host did.
+
+        Text of one turn lies in one arena, so it becomes one batch of frames; all else
+        has to keep its place behind it.
+        """
+        source: Any = None
+        spans: list[int] = []
+        for event in events:
+            what, subject = event[0], event[1]
+            if what is What.ACKED:
+                self._link.mux.consumed(subject.context, event[2])
+                continue
+            if what is What.DATA:
+                if event[2] is not source:
+                    self._send(source, spans)
+                    source, spans = event[2], []
+                spans += (_DATA, subject.context.id, event[3], event[4])
+                continue
+            if spans:
+                self._send(source, spans)
+                source, spans = None, []
+            if what is What.OPEN:
+                self._open(subject)
+            elif what is What.FIN:
+                self._link.mux.finish(subject.context)
+            elif what is What.RESET:
+                self._link.mux.reset(subject.context)
+            elif what is What.DATAGRAM:
+                self._associate(subject, _DATAGRAM, event[2], event[3], event[4])
+            else:
+                # The sequence number lies right in front of an echo's data.
+                start = event[4] - SEQUENCE.size
+                self._associate(subject, _ECHO, event[3], start, event[5])
+        self._send(source, spans)
+
+    def _send(self, source: Any, spans: list[int]) -> None:
+        if spans:
+            self._link.mux.send(source, spans)
+
+    def _open(self, connection: Connection) -> None:
+        key = connection.key
+        flow = self._link.mux.open(
+            TCP,
+            flow_key.destination(key),
+            flow_key.ports(key)[1],
+            self._config.tcp.send_buffer,
+        )
+        flow.owner = self
+        flow.context = connection
+        connection.context = flow
+        if self._config.tcp.accept == "eager":
+            self._stack.opened(connection, 0)
+
+    def _associate(self, key: bytes, kind: int, source: Any, start: int, end: int) -> None:
+        """Send one datagram or echo request on the flow of its key."""
+        flow = self._associations.get(key)
+        if flow is None:
+            if self._link.state != "connected":
+                self._drops["not-connected"] += 1
+                return
+            flow = self._new_association(key)
+        else:
+            self._associations.move_to_end(key)
+        self._link.mux.send(source, [kind, flow.id, start, end])
+
+    def _new_association(self, key: bytes) -> Flow:
+        if len(self._associations) >= self._config.udp.max_associations:
+            _, oldest = self._associations.popitem(last=False)
+            self._link.mux.reset(oldest)
+        source, target = flow_key.ports(key)
+        port = target if key[0] == UDP else source
+        flow = self._link.mux.open(key[0], flow_key.destination(key), port, 0)
+        flow.owner = self
+        flow.context = key
+        self._associations[key] = flow
+        return flow
+
+    # From the cluster
+
+    def flow_event(self, kind: Kind, flow: Flow, value: Any) -> None:
+        """Tell the host what the cluster did; written when the turn ends."""
+        if flow.protocol == TCP:
+            self._connection_event(kind, flow, value)
+        else:
+            self._association_event(kind, flow, value)
+
+    def _connection_event(self, kind: Kind, flow: Flow, value: Any) -> None:
+        stack, connection = self._stack, flow.context
+        if kind is Kind.DATA:
+            # A copy: a view would keep the whole message as long as the host does not
+            # read, and the message may belong to many flows.
+            stack.send(connection, memoryview(bytes(value)))
+        elif kind is Kind.CREDIT:
+            stack.grant(connection, value)
+        elif kind is Kind.OPENED:
+            if self._config.tcp.accept == "eager":
+                stack.grant(connection, flow.send_credit)
+            else:
+                stack.opened(connection, flow.send_credit)
+        elif kind is Kind.FIN:
+            stack.finish(connection)
+        elif kind is Kind.REFUSED:
+            stack.refuse(connection, value[0])
+            stack.reset(connection, self._loop.time())  # it was accepted eagerly
+        else:
+            stack.reset(connection, self._loop.time())
+
+    def _association_event(self, kind: Kind, flow: Flow, value: Any) -> None:
+        stack, key = self._stack, flow.context
+        if kind is Kind.DATAGRAM and key[0] == UDP:
+            stack.datagram(key, value)
+        elif kind is Kind.ECHO and key[0] != UDP:
+            (sequence,) = SEQUENCE.unpack_from(value)
+            stack.echo_reply(key, sequence, value[SEQUENCE.size :])
+        elif kind is Kind.UNREACHABLE:
+            stack.unreachable(key, value)
+        elif kind is Kind.REFUSED:
+            self._forget(key, flow)
+            stack.unreachable(key, value[0])
+        elif kind is Kind.RESET:
+            self._forget(key, flow)
+
+    def _forget(self, key: bytes, flow: Flow) -> None:
+        if self._associations.get(key) is flow:
+            del self._associations[key]
+
+    def turn_ended(self) -> None:
+        """Everything of one message has been dispatched."""
+        self._end_turn(self._loop.time())
+
+    def state_changed(self) -> None:
+        """Nothing here depends on it."""
+
+    def cluster_changed(self) -> None:
+        """Routes are the engine's business."""

@@ -1,0 +1,465 @@
+"""A client's life with a manager: one session over as many streams as it takes.
+
+While a stream lasts, what arrives goes to the owners of the flows, in one turn per
+message. When it breaks, the link reconnects with back-off and asks to go on where it
+was (:mod:`tunstack.mux.replay`); flows only pause. When the manager has lost the
+session, or nothing came back within ``tunnel.keepalive``, its flows are lost: each owner
+gets RESET with ``Refusal.LOST``. TCP flows that were still to open are not lost: they
+wait for the next session, as do those opened meanwhile.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunstack._version import PRODUCT, PROTOCOL, PROTOCOL_MINIMUM
+from tunstack.config import Config, Network
+from tunstack.engine.stream import Stream, ViolationError
+from tunstack.errors import ConfigError, TunnelError, TunstackError, UsageError
+from tunstack.mux.session import TCP, Flow, Mux
+from tunstack.rpc import stock
+from tunstack.rpc import tunnel_pb2 as pb
+from tunstack.rpc.channel import Channel, Endpoint
+from tunstack.wire.frame import Kind, Refusal
+
+_log = logging.getLogger(__name__)
+
+TRANSPORTS = {"stock": stock.connect}
+"""What ``tunnel.transport`` may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the manager says of the cluster."""
+
+    subnets: tuple[Network, ...] = ()
+    """Networks whose addresses mean something there."""
+    namespaces: tuple[str, ...] = ()
+    domain: str = ""
+    """Behind the names of services: ``cluster.local``."""
+    icmp: bool = False
+    """The manager can send ICMP echo requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """Who is at the other end."""
+
+    version: str
+    """Of the product."""
+    protocol: int
+    """The version spoken."""
+    address: str
+    """``HOST:PORT``."""
+    namespace: str
+    """Where it runs; empty outside Kubernetes."""
+
+
+class Listener(Protocol):
+    """Whoever wants to know how a link is."""
+
+    def state_changed(self) -> None:
+        """:attr:`Link.state` is another."""
+
+    def cluster_changed(self) -> None:
+        """:attr:`Link.cluster` is another."""
+
+    def turn_ended(self) -> None:
+        """All events of one message have been dispatched."""
+
+
+def parse_endpoint(manager: str, *, tls_ca: bytes | str | None, insecure: bool) -> Endpoint:
+    """Say how a manager is to be reached.
+
+    Plaintext goes to loopback, and elsewhere only when asked for by hand.
+
+    Args:
+        manager: ``HOST:PORT``, an IPv6 address in brackets.
+        tls_ca: PEM of the authorities to trust, instead of the system's. With it even
+            loopback is reached by TLS.
+        insecure: plaintext wherever it is.
+
+    Raises:
+        ConfigError: that is not ``HOST:PORT``.
+        UsageError: plaintext and authorities at once.
+    """
+    host, colon, port = manager.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (host and colon and port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ConfigError(
+            f"tunnel.manager: {manager!r} is not HOST:PORT",
+            hint="for example --manager 10.0.0.1:7777, or [fd00::1]:7777",
+        )
+    if insecure and tls_ca is not None:
+        raise UsageError("--insecure and --tls-ca exclude each other")
+    ca = tls_ca.encode() if isinstance(tls_ca, str) else tls_ca
+    tls = not insecure and (ca is not None or not _is_loopback(host))
+    return Endpoint(host=host, port=int(port), tls=tls, ca=ca)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def backoff(first: float, most: float, uniform: Callable[[], float]) -> Iterator[float]:
+    """Give the seconds to wait before each attempt, without end.
+
+    Args:
+        first: the bound of the first wait; doubled each time.
+        most: the bound of all.
+        uniform: random numbers in [0, 1). A wait is half its bound at least; the rest
+            is by chance, so that clients which lost their manager together do not come
+            back together.
+    """
+    bound = first
+    while True:
+        yield bound * (0.5 + uniform() / 2)
+        bound = min(2 * bound, most)
+
+
+class Link:
+    """A session with a manager, kept up until :meth:`close`.
+
+    Args:
+        endpoint: where the manager is.
+        token: proves who we are; ``None`` without.
+        config: of the tunnel and its timeouts.
+        uniform: random numbers in [0, 1).
+
+    Raises:
+        ConfigError: there is no such transport.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        token: str | None,
+        config: Config,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        if config.tunnel.transport not in TRANSPORTS:
+            raise ConfigError(
+                f"tunnel.transport: {config.tunnel.transport!r}:"
+                f" want {' or '.join(TRANSPORTS)}"
+            )
+        self._endpoint = endpoint
+        self._token = token
+        self._config = config
+        self._uniform = uniform
+        self._stream: Stream | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._identity: tuple[bytes, bytes] | None = None
+        """Session and secret; ``None`` when there is none to go on with."""
+        self._questions: dict[int, tuple[pb.FromClient, asyncio.Future[bytes]]] = {}
+        self._next_question = 0
+        self.listeners: list[Listener] = []
+        self.mux = self._new_mux()
+        """Of this session: another object after the manager has lost it."""
+        self.state = "disconnected"
+        """``connected``, ``reconnecting`` or ``disconnected``."""
+        self.cluster = Cluster()
+        self.manager: Manager
+        """Known once :meth:`start` has returned."""
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds of a round trip to the manager; ``None`` when not known yet."""
+        return None if self._stream is None else self._stream.rtt
+
+    async def start(self) -> None:
+        """Begin the session.
+
+        Raises:
+            TunnelError: there is no manager, or it is silent, or speaks another protocol.
+            AuthError: one of both ends does not trust the other.
+        """
+        await self._connect(self._config.timeouts.manager_connect)
+        self._life = asyncio.create_task(self._keep_up())
+
+    def wake(self) -> None:
+        """Say that the mux may have something to send."""
+        if self.state == "connected" and self.mux.pending:
+            assert self._stream is not None
+            self._stream.wake()
+
+    async def ask(self, message: bytes, timeout: float) -> bytes:
+        """Ask the cluster's resolver.
+
+        A question survives its stream: it is asked again on the next.
+
+        Args:
+            message: DNS query, RFC 1035 section 4.
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            The resolver's message, as the manager got it.
+
+        Raises:
+            TunnelError: no answer in time, or the manager says why there is none.
+        """
+        if self.state == "disconnected":
+            raise TunnelError("the session is closed")
+        self._next_question = self._next_question + 1 & 0xFFFF_FFFF
+        number = self._next_question
+        question = pb.FromClient(
+            dns_question=pb.DnsQuestion(
+                id=number, message=message, timeout=int(timeout * 1000)
+            )
+        )
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._questions[number] = question, answer
+        if self.state == "connected":
+            assert self._stream is not None
+            self._stream.say(question)
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise TunnelError(
+                f"the cluster's resolver did not answer within {timeout:g} s",
+                hint="see the health of the cluster's DNS",
+            ) from None
+        finally:
+            del self._questions[number]
+
+    async def close(self) -> None:
+        """Say goodbye, and wait until the stream is gone. Flows that are left are lost."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.wait((self._life,))
+        try:
+            await self._leave()
+        finally:
+            self._set_state("disconnected")
+            self._lose(list(self.mux.flows.values()))
+            for _, answer in self._questions.values():
+                if not answer.done():
+                    answer.set_exception(TunnelError("the session is closed"))
+
+    async def _leave(self) -> None:
+        stream = self._stream
+        if stream is None or stream.gone.done():
+            return
+        stream.leave(pb.CODE_CLOSED, "the session is closed")
+        try:
+            await asyncio.shield(stream.gone)
+        except asyncio.CancelledError:
+            stream.abort(TunnelError("the goodbye took too long"))
+            raise
+
+    # The life of the session
+
+    async def _connect(self, timeout: float) -> None:
+        """Open a stream and wait for the welcome.
+
+        Args:
+            timeout: seconds for both.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        keepalive = self._config.tunnel.keepalive
+
+        def attach(channel: Channel) -> Stream:
+            self._stream = Stream(channel, self, self._hello(), keepalive)
+            return self._stream
+
+        connect = TRANSPORTS[self._config.tunnel.transport]
+        await connect(self._endpoint, attach, keepalive=keepalive, timeout=timeout)
+        stream = self._stream
+        assert stream is not None
+        stream.wake()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(stream.welcomed)
+        except TimeoutError:
+            error = TunnelError(
+                f"the manager at {stream.peer} said no welcome within {timeout:g} s"
+                " (timeouts.manager_connect)"
+            )
+            stream.abort(error)
+            raise error from None
+        except asyncio.CancelledError:
+            stream.abort(TunnelError("nobody waits for the welcome any more"))
+            raise
+
+    def _hello(self) -> pb.Hello:
+        hello = pb.Hello(
+            protocol=PROTOCOL,
+            protocol_minimum=PROTOCOL_MINIMUM,
+            product_version=PRODUCT,
+            token=self._token or "",
+            credit=self._config.tcp.send_buffer,
+        )
+        if self._identity is not None:
+            hello.resume.session, hello.resume.secret = self._identity
+            hello.resume.received = self.mux.received
+        return hello
+
+    async def _keep_up(self) -> None:
+        """Find a stream after each one that is gone."""
+        loop = asyncio.get_running_loop()
+        tunnel = self._config.tunnel
+        waits = backoff(tunnel.reconnect_first, tunnel.reconnect_most, self._uniform)
+        while True:
+            assert self._stream is not None
+            began = loop.time()
+            await asyncio.shield(self._stream.gone)
+            _log.warning("reconnecting: %s", self._stream.reason)
+            self._set_state("reconnecting")
+            if loop.time() - began > tunnel.reconnect_most:
+                # It was of use; one that comes and goes at once is not.
+                waits = backoff(
+                    tunnel.reconnect_first, tunnel.reconnect_most, self._uniform
+                )
+            patience = loop.call_later(tunnel.keepalive, self._give_up)
+            try:
+                await self._reconnect(waits)
+            finally:
+                patience.cancel()
+            _log.info("connected again")
+
+    async def _reconnect(self, waits: Iterator[float]) -> None:
+        timeout = min(self._config.timeouts.manager_connect, self._config.tunnel.keepalive)
+        said = ""
+        for wait in waits:
+            await asyncio.sleep(wait)
+            try:
+                await self._connect(timeout)
+            except TunstackError as error:
+                if str(error) != said:
+                    said = str(error)
+                    _log.warning("still reconnecting: %s", said)
+            else:
+                return
+
+    def _give_up(self) -> None:
+        """Wait no longer for the session: those on flows want to know."""
+        if self._stream is not None:
+            # It may just be asking to go on with what is given up here.
+            self._stream.abort(TunnelError("the session was given up"))
+        self._renew()
+
+    def _renew(self) -> None:
+        """The session is lost: begin the next, with what was still to open."""
+        flows = self.mux.flows.values()
+        self.mux = self._new_mux()
+        self._identity = None
+        lost = []
+        for flow in flows:
+            if flow.protocol == TCP and not (flow.open or flow.finished):
+                self.mux.adopt(flow)
+            else:
+                lost.append(flow)
+        self._lose(lost)
+
+    def _lose(self, flows: list[Flow]) -> None:
+        for flow in flows:  # before anybody acts on the loss of another
+            flow.gone = True
+        for flow in flows:
+            if flow.owner is not None:
+                flow.owner.flow_event(Kind.RESET, flow, Refusal.LOST)
+        self._end_turn()
+
+    def _new_mux(self) -> Mux:
+        return Mux(
+            client=True,
+            unacknowledged=self._config.tunnel.unacknowledged,
+            datagram_queue=self._config.udp.queue,
+        )
+
+    def _set_state(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            for listener in tuple(self.listeners):
+                listener.state_changed()
+
+    def _end_turn(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.turn_ended()
+
+    # What a stream tells
+
+    def welcomed(self, stream: Stream, welcome: pb.Welcome) -> None:
+        """Go on with a stream, where we were or anew."""
+        cluster = _cluster(welcome.cluster)
+        if not welcome.resumed:
+            if self._identity is not None:
+                self._renew()
+            self._identity = welcome.session, welcome.secret
+        elif self._identity is None or not self.mux.resume(welcome.received):
+            raise ViolationError("a session is resumed that does not fit ours")
+        self.manager = Manager(
+            version=welcome.product_version,
+            protocol=welcome.protocol,
+            address=stream.peer,
+            namespace=welcome.cluster.manager_namespace,
+        )
+        for question, _ in self._questions.values():
+            stream.say(question)
+        self._set_state("connected")
+        self._set_cluster(cluster)
+
+    def frames_received(self, frames: bytes | memoryview) -> None:
+        """Give each frame to the owner of its flow, then end the turn."""
+        mux = self.mux
+        for kind, flow, value in mux.receive(frames):
+            if flow.owner is not None:
+                flow.owner.flow_event(kind, flow, value)
+            elif kind is Kind.OPEN:
+                mux.refuse(flow, Refusal.UNAVAILABLE, "this client takes no flows")
+        if mux.violation is not None:
+            raise ViolationError(mux.violation)
+        self._end_turn()
+        self.wake()
+
+    def cluster_received(self, info: pb.ClusterInfo) -> None:
+        """Take what the cluster is now."""
+        self._set_cluster(_cluster(info))
+
+    def _set_cluster(self, cluster: Cluster) -> None:
+        if cluster != self.cluster:
+            self.cluster = cluster
+            for listener in tuple(self.listeners):
+                listener.cluster_changed()
+
+    def answer_received(self, answer: pb.DnsAnswer) -> None:
+        """Give an answer to whoever asked, if somebody still waits."""
+        _, waiting = self._questions.get(answer.id, (None, None))
+        if waiting is None or waiting.done():
+            return
+        if answer.message:
+            waiting.set_result(answer.message)
+        else:
+            waiting.set_exception(TunnelError(f"the cluster's resolver: {answer.error}"))
+
+    def over(self) -> None:
+        """The stream has ended the session, not only itself."""
+        self._set_state("reconnecting")
+        self._renew()
+
+
+def _cluster(info: pb.ClusterInfo) -> Cluster:
+    return Cluster(
+        subnets=tuple(map(_network, info.subnets)),
+        namespaces=tuple(info.namespaces),
+        domain=info.cluster_domain,
+        icmp=info.icmp,
+    )
+
+
+def _network(subnet: pb.Subnet) -> Network:
+    address, prefix = subnet.address, subnet.prefix_length
+    try:
+        if len(address) == 4:
+            return ipaddress.IPv4Network((address, prefix), strict=False)
+        return ipaddress.IPv6Network((address, prefix), strict=False)
+    except ValueError:
+        raise ViolationError(f"{address.hex()}/{prefix} is not a subnet") from None
