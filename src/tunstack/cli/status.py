@@ -1,0 +1,92 @@
+"""``tunstack status``."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import click
+
+from tunstack.cli import sessions
+from tunstack.engine.control import Document, blank_status
+from tunstack.errors import NotConnected, UsageError
+
+_INTERVAL = 1.0
+"""Seconds between two looks with ``--watch``."""
+
+
+@click.command()
+@sessions.name_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
+def status(name: str, as_json: bool, watch: bool) -> None:
+    """Show what is connected, routed and carried.
+
+    Exit 0 when connected, 1 when not.
+    """
+    if watch and as_json:
+        raise UsageError("--json is one document, --watch is many")
+    while watch:
+        lines = "\n".join(_lines(_look(name)))
+        click.clear()
+        click.echo(lines)
+        time.sleep(_INTERVAL)
+    report = _look(name)
+    click.echo(json.dumps(report) if as_json else "\n".join(_lines(report)))
+    click.get_current_context().exit(0 if report["state"] == "connected" else 1)
+
+
+def _look(name: str) -> Document:
+    try:
+        with sessions.find(name) as engine:
+            report: Document = engine.ask("status")
+            return report
+    except NotConnected:
+        return blank_status(name)
+
+
+def _lines(report: Document) -> Iterator[str]:
+    """Say a report to people."""
+    if report["manager"] is None:
+        yield "not connected"
+        return
+    manager, device, routes = report["manager"], report["device"], report["routes"]
+    where = f"the manager at {manager['address']}"
+    if report["state"] == "connected":
+        yield f"connected to {where}"
+    else:
+        yield f"{report['state']}: {where}"
+    if manager["rtt"] is not None:
+        yield f"  round trip   {manager['rtt'] * 1000:.1f} ms"
+    yield f"  device       {device['name']}, {', '.join(device['addresses'])}"
+    for title, key in (
+        ("routed", "proxied"),
+        ("also proxy", "also_proxy"),
+        ("never proxy", "never_proxy"),
+        ("API server", "api_server"),
+    ):
+        if routes[key]:
+            yield f"  {title:12} {', '.join(routes[key])}"
+    for overlap in routes["overlaps"]:
+        yield (
+            f"  overlap      {overlap['network']} with {overlap['existing']} on"
+            f" {overlap['interface']}: the more specific one holds"
+        )
+    yield f"  names        {report['dns']['mode']}"
+    flows, traffic = report["flows"], report["traffic"]
+    yield f"  flows        {', '.join(f'{count} {kind}' for kind, count in flows.items())}"
+    yield (
+        f"  traffic      {_octets(traffic['outbound_octets'])} out,"
+        f" {_octets(traffic['inbound_octets'])} in"
+    )
+    drops = [f"{count} {reason}" for reason, count in report["drops"].items() if count]
+    if drops:
+        yield f"  drops        {', '.join(drops)}"
+    yield f"  log          {report['log']}"
+
+
+def _octets(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
