@@ -1,0 +1,61 @@
+# `make demo` and `make test` do everything, on a fresh Debian or Ubuntu with Python 3.11:
+# each makes what it needs, and the second time that is quick.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := test
+.PHONY: bench clean demo lint proto test wheel
+
+NAMES := python3.11 python3.12 python3.13 python3.14 python3
+NEW_ENOUGH := import sys; sys.version_info >= (3, 11) and print(sys.argv[1])
+PYTHON = $(firstword $(foreach name,$(NAMES), \
+    $(shell $(name) -c "$(NEW_ENOUGH)" $(name) 2>/dev/null)))
+BIN := .venv/bin
+ROOM := src/tunstack/_fastpath
+
+# Namespaces and TUN devices are made by root; without it those tests are skipped.
+AS_ROOT = $(shell ((!EUID)) || ! sudo -n true 2>/dev/null || echo sudo -n)
+
+demo: .venv/built
+	$(AS_ROOT) $(BIN)/tunstack demo
+
+test: lint
+	$(BIN)/pytest --ignore=tests/system --ignore=tests/host
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/host tests/system
+	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
+	    --ignore=tests/_fastpath/test_sanitizers.py
+
+lint: .venv/built
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/built
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider benchmarks
+
+wheel: .venv/built
+	$(BIN)/python -m build --outdir dist
+
+proto: .venv/built
+	$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
+	    src/tunstack/rpc/tunnel.proto
+
+clean:
+	rm -rf .venv build dist *.egg-info $(ROOM)/*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/packages: .ci/packages
+	test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+	.ci/packages $(PYTHON)
+	mkdir -p .venv
+	touch $@
+
+.venv/installed: .venv/packages pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.venv/built: .venv/installed build_ext.py $(wildcard $(ROOM)/*.[ch])
+	$(BIN)/python build_ext.py
+	touch $@
