@@ -1,10 +1,12 @@
 """A session over streams that break, with the real manager and with scripted ones."""
 
 import asyncio
+import dataclasses
 import hashlib
 import random
 import ssl
 import struct
+import subprocess
 from ipaddress import ip_network
 from itertools import islice
 
@@ -219,6 +221,40 @@ async def test_whoever_has_no_token_is_told(start_manager, settings, tmp_path, t
         await connected(address, settings(), token=token)
     assert caught.value.exit_code == 8
     assert (await connected(address, settings(), token="right")).state == "connected"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A self-signed certificate of 127.0.0.1: the files of it and of its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+        " -days 1 -subj /CN=manager -addext subjectAltName=IP:127.0.0.1"
+        " -keyout key.pem -out certificate.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+async def test_tls_trusts_the_given_authority_and_no_other(
+    start_manager, settings, certificate
+):
+    cert, key = certificate
+    _, address = await start_manager(tls_cert=cert, tls_key=key)
+    for authority in (cert, str(cert), cert.read_bytes()):
+        status = await connected(address, settings(), tls_ca=authority)
+        assert status.state == "connected"
+    with pytest.raises(AuthError, match="certificate"):
+        # The system's authorities have never heard of it.
+        endpoint = dataclasses.replace(
+            parse_endpoint(address, tls_ca=b"", insecure=False), ca=None
+        )
+        await Link(endpoint, token=None, config=settings()).start()
+
+
+async def test_authorities_that_cannot_be_read_are_named(settings, tmp_path):
+    with pytest.raises(ConfigError, match="absent"):
+        await connected("127.0.0.1:1", settings(), tls_ca=tmp_path / "absent")
 
 
 @pytest.mark.parametrize(

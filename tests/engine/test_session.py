@@ -202,6 +202,25 @@ async def test_the_server_sees_a_reset_when_the_transport_is_aborted(session, se
     assert isinstance(await ended, ConnectionResetError)
 
 
+async def test_the_server_learns_that_nobody_reads_any_more(session, serve):
+    refused = asyncio.get_running_loop().create_future()
+
+    async def pour(reader, writer):
+        try:
+            while True:
+                writer.write(bytes(64 * KiB))
+                await writer.drain()
+        except ConnectionError as error:
+            refused.set_result(error)
+
+    port = await serve(pour)
+    reader, writer = await session.open_connection("127.0.0.1", port)
+    await reader.readexactly(1)
+    writer.close()
+    await writer.wait_closed()
+    assert isinstance(await refused, ConnectionError)
+
+
 async def test_opening_can_be_given_up(session, echo_port):
     opening = asyncio.ensure_future(session.open_connection("127.0.0.1", echo_port))
     await asyncio.sleep(0)

@@ -72,7 +72,7 @@ def test_an_open_says_what_to_dial():
 def test_the_frames_are_those_of_the_specification():
     client = Mux(client=True)
     client.open(6, TARGET, 80, 0x01020304)
-    want = bytes.fromhex("01000018" "00000001" "06000050" "01020304") + TARGET
+    want = bytes.fromhex("01000018000000010600005001020304") + TARGET
     assert bytes(client.next_frames()) == want
 
 
@@ -92,9 +92,7 @@ def test_used_up_octets_become_credit_in_batches(pair):
     pair.manager.consumed(pair.accepted, CREDIT // 4 - 1)
     assert carry(pair.manager, pair.client) == []
     pair.manager.consumed(pair.accepted, 1)
-    assert carry(pair.manager, pair.client) == [
-        (Kind.CREDIT, pair.flow.id, CREDIT // 4)
-    ]
+    assert carry(pair.manager, pair.client) == [(Kind.CREDIT, pair.flow.id, CREDIT // 4)]
     assert pair.flow.send_credit == CREDIT
 
 
@@ -295,9 +293,7 @@ def test_acknowledged_messages_are_forgotten():
     carried = 0
     for _ in range(100):
         client.send(bytes(60_000), [Kind.DATAGRAM, flow.id, 0, 60_000])
-        carried += sum(
-            kind is Kind.DATAGRAM for kind, _, _ in carry(client, manager)
-        )
+        carried += sum(kind is Kind.DATAGRAM for kind, _, _ in carry(client, manager))
         carry(manager, client)
     assert carried == 100
 

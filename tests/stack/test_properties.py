@@ -108,7 +108,9 @@ def test_pieces_out_of_order_are_kept_once_each(pieces):
     queue = OutOfOrder()
     known = set()
     for start, size in pieces:
-        queue.insert(nxt, (nxt + start) & 0xFFFFFFFF, memoryview(text)[start : start + size])
+        queue.insert(
+            nxt, (nxt + start) & 0xFFFFFFFF, memoryview(text)[start : start + size]
+        )
         known |= set(range(start, start + size))
     blocks = queue.sack_blocks(1000)
     said = [

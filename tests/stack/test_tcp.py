@@ -205,9 +205,7 @@ def test_a_reset_is_never_answered(host):
 
 def test_text_in_order_is_handed_on_and_acknowledged_once_a_turn(connected):
     connected.packets()
-    connected.feed(
-        [connected.make(1 + 3 * i, 1, ACK | PSH, b"abc") for i in range(10)]
-    )
+    connected.feed([connected.make(1 + 3 * i, 1, ACK | PSH, b"abc") for i in range(10)])
     assert connected.received() == b"abc" * 10
     segment = connected.segment()
     assert (segment.flags, segment.ack) == (ACK, 31)

@@ -100,9 +100,8 @@ def _parse(slot: memoryview, ip: int, vnet: int) -> Record:
         if offload is None:
             return _not_delivered(Verdict.BAD_VIRTIO_HEADER, key, ip, 0, end)
         vouched, gso = offload
-    verdict, ports, seq, ack, options, payload, cut, window, flags, code = _PARSERS[
-        protocol
-    ](packet[:end], at, key, vouched)
+    parsed = _PARSERS[protocol](packet[:end], at, key, vouched)
+    verdict, ports, seq, ack, options, payload, cut, window, flags, code = parsed
     key += ports
     if verdict is not Verdict.DELIVER:
         return _not_delivered(verdict, key, ip, 0, end)

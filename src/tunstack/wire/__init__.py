@@ -1,0 +1,1 @@
+"""Formats: octets to values and back, without state."""
