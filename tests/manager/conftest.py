@@ -135,7 +135,9 @@ class Client:
 def open_payload(address, protocol=6, credit=1 << 20):
     host, port = address[:2]
     parsed = ip_address(host)
-    packed = parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
+    packed = (
+        parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
+    )
     return struct.pack("!BBHI16s", protocol, 0, port, credit, packed)
 
 

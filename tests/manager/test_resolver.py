@@ -23,35 +23,34 @@ QUESTION = dns.message.make_query("echo.default.svc.cluster.local", "A").to_wire
 class NameServer:
     """Answers over UDP and TCP with what the test's function makes of a question."""
 
-    def __init__(self, address, answer):
-        self.answer = answer
+    def __init__(self, function):
+        self.function = function
         self.asked = []
+
+    async def start(self, address):
+        loop = asyncio.get_running_loop()
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind((address, 53))
-        self._tcp = socket.create_server((address, 53))
-        loop = asyncio.get_running_loop()
         loop.add_reader(self._udp, self._datagram)
-        loop.add_reader(self._tcp, self._connection)
+        self._tcp = await asyncio.start_server(self._connection, address, 53)
 
     def close(self):
-        loop = asyncio.get_running_loop()
-        for sock in (self._udp, self._tcp):
-            loop.remove_reader(sock)
-            sock.close()
+        asyncio.get_running_loop().remove_reader(self._udp)
+        self._udp.close()
+        self._tcp.close()
 
     def _datagram(self):
         question, address = self._udp.recvfrom(65_536)
         self.asked.append(("udp", question))
-        for answer in self.answer("udp", question):
+        for answer in self.function("udp", question):
             self._udp.sendto(answer, address)
 
-    def _connection(self):
-        sock, _ = self._tcp.accept()
-        with sock:
-            question = sock.recv(65_536)[2:]
-            self.asked.append(("tcp", question))
-            for answer in self.answer("tcp", question):
-                sock.sendall(struct.pack("!H", len(answer)) + answer)
+    async def _connection(self, reader, writer):
+        question = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+        self.asked.append(("tcp", question))
+        for answer in self.function("tcp", question):
+            writer.write(struct.pack("!H", len(answer)) + answer)
+        writer.close()
 
 
 def answer(question, address="10.96.0.7"):
@@ -70,9 +69,11 @@ async def name_server():
     """Start a name server with a function that answers."""
     servers = []
 
-    def start(address, function):
-        servers.append(NameServer(address, function))
-        return servers[-1]
+    async def start(address, function):
+        server = NameServer(function)
+        await server.start(address)
+        servers.append(server)
+        return server
 
     yield start
     for server in servers:
@@ -88,7 +89,7 @@ def resolver(tmp_path):
 
 async def test_the_answer_bears_the_identifier_of_the_question(name_server, resolver):
     """On the way to the name server it is another one each time."""
-    server = name_server(FIRST, lambda _, question: [answer(question).to_wire()])
+    server = await name_server(FIRST, lambda _, question: [answer(question).to_wire()])
     for _ in range(20):
         wire = await resolver.ask(QUESTION, 5)
         assert wire[:2] == QUESTION[:2]
@@ -105,7 +106,7 @@ async def test_an_answer_that_was_cut_is_fetched_over_tcp(name_server, resolver)
             response.flags |= dns.flags.TC
         return [response.to_wire()]
 
-    server = name_server(FIRST, function)
+    server = await name_server(FIRST, function)
     assert addresses(await resolver.ask(QUESTION, 5)) == ["10.96.0.7"]
     assert [transport for transport, _ in server.asked] == ["udp", "tcp"]
 
@@ -116,7 +117,7 @@ async def test_what_is_no_answer_to_the_question_is_passed_over(name_server, res
         other_id = struct.pack("!H", (question[0] << 8 | question[1]) ^ 1)
         return [b"", b"short", question, other_id + forged[2:], answer(question).to_wire()]
 
-    name_server(FIRST, function)
+    await name_server(FIRST, function)
     assert addresses(await resolver.ask(QUESTION, 5)) == ["10.96.0.7"]
 
 
@@ -126,7 +127,7 @@ async def test_refusals_and_missing_names_are_answers(name_server, resolver):
         response.set_rcode(dns.rcode.NXDOMAIN)
         return [response.to_wire()]
 
-    name_server(FIRST, function)
+    await name_server(FIRST, function)
     wire = await resolver.ask(QUESTION, 5)
     assert dns.message.from_wire(wire).rcode() == dns.rcode.NXDOMAIN
 
@@ -135,15 +136,15 @@ async def test_a_lost_question_is_asked_again(name_server, resolver):
     def function(_, question):
         return [answer(question).to_wire()] if len(server.asked) > 1 else []
 
-    server = name_server(FIRST, function)
+    server = await name_server(FIRST, function)
     assert addresses(await resolver.ask(QUESTION, 0.4)) == ["10.96.0.7"]
 
 
 async def test_another_name_server_is_asked_when_one_is_dead(name_server, tmp_path):
     path = tmp_path / "resolv.conf"
     path.write_text(f"nameserver {FIRST}\nnameserver {SECOND}\n")
-    silent = name_server(FIRST, lambda *_: [])
-    name_server(SECOND, lambda _, question: [answer(question).to_wire()])
+    silent = await name_server(FIRST, lambda *_: [])
+    await name_server(SECOND, lambda _, question: [answer(question).to_wire()])
     assert addresses(await Resolver(path).ask(QUESTION, 0.4)) == ["10.96.0.7"]
     assert silent.asked
 
@@ -152,15 +153,15 @@ async def test_a_changed_file_counts_at_once(name_server, tmp_path):
     path = tmp_path / "resolv.conf"
     path.write_text(f"nameserver {FIRST}\n")
     resolver = Resolver(path)
-    name_server(FIRST, lambda _, question: [answer(question, "10.0.0.1").to_wire()])
-    name_server(SECOND, lambda _, question: [answer(question, "10.0.0.2").to_wire()])
+    await name_server(FIRST, lambda _, question: [answer(question, "10.0.0.1").to_wire()])
+    await name_server(SECOND, lambda _, question: [answer(question, "10.0.0.2").to_wire()])
     assert addresses(await resolver.ask(QUESTION, 5)) == ["10.0.0.1"]
     path.write_text(f"nameserver {SECOND}\n")
     assert addresses(await resolver.ask(QUESTION, 5)) == ["10.0.0.2"]
 
 
 async def test_silence_is_no_answer(name_server, resolver):
-    name_server(FIRST, lambda *_: [])
+    await name_server(FIRST, lambda *_: [])
     with pytest.raises(NoAnswer, match=f"{FIRST} did not answer within 0.2 s"):
         await resolver.ask(QUESTION, 0.2)
 

@@ -157,9 +157,7 @@ async def test_a_client_that_resets(client, listener, accept):
         await receive(sock, 1)
 
 
-async def test_the_client_ends_first_and_the_server_answers_later(
-    client, listener, accept
-):
+async def test_the_client_ends_first_and_the_server_answers_later(client, listener, accept):
     flow = await client.connect(listener.getsockname())
     sock = await accept()
     await client.frames((DATA, flow, b"question"), (FIN, flow, b""))
@@ -172,9 +170,7 @@ async def test_the_client_ends_first_and_the_server_answers_later(
     assert await client.frame(flow) == (FIN, b"")
 
 
-async def test_the_server_ends_first_and_the_client_answers_later(
-    client, listener, accept
-):
+async def test_the_server_ends_first_and_the_client_answers_later(client, listener, accept):
     flow = await client.connect(listener.getsockname())
     sock = await accept()
     await send(sock, b"greeting")
@@ -281,7 +277,7 @@ async def test_many_connections_at_once(client, listener, accept):
     socks = [await accept() for _ in flows]
     for flow in flows:
         await client.opened(flow)
-    for number, sock in enumerate(socks):
+    for sock in socks:
         await send(sock, struct.pack("!I", sock.getpeername()[1]))
     ports = {await client.data(flow, 4) for flow in flows}
     assert len(ports) == len(flows)

@@ -86,7 +86,7 @@ async def test_an_idle_association_ends(start_manager, new_client, echo):
 
 
 async def test_the_client_ends_an_association(start_manager, new_client, echo):
-    manager, address = await start_manager(flows_per_session=1)
+    _, address = await start_manager(flows_per_session=1)
     client = await new_client(address)
     await client.hello()
     for _ in range(5):

@@ -286,6 +286,17 @@ def test_a_count_that_cannot_be_does_not_resume(pair):
     assert not pair.client.resume(10_000)
 
 
+def test_an_old_ack_that_is_said_again_is_no_violation(pair):
+    for _ in range(20):
+        pair.client.send(*data(pair.flow, b"x"))
+        carry(pair.client, pair.manager)
+    pair.client.receive(frame(Kind.ACK, 0, (10).to_bytes(8, "big")))
+    pair.client.receive(frame(Kind.ACK, 0, (4).to_bytes(8, "big")))
+    assert pair.client.violation is None
+    assert pair.client.resume(10)
+    assert not pair.client.resume(4)
+
+
 def test_acknowledged_messages_are_forgotten():
     client = Mux(client=True, unacknowledged=2 * 1024 * 1024)
     manager = Mux(client=False)

@@ -1,7 +1,6 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb

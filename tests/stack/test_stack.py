@@ -195,12 +195,9 @@ def test_large_sends_that_the_kernel_left_whole_are_cut_by_their_size():
 
 
 def echo_packet(family: int) -> bytes:
-    if family == 4:
-        message = ICMP(type=8, id=77, seq=9)
-    else:
-        message = ICMPv6EchoRequest(id=77, seq=9)
+    echo = {4: ICMP(type=8, id=77, seq=9), 6: ICMPv6EchoRequest(id=77, seq=9)}
     return bytes(
-        NETWORK[family](src=HOST[family], dst=TARGET[family]) / message / Raw(b"ping!")
+        NETWORK[family](src=HOST[family], dst=TARGET[family]) / echo[family] / Raw(b"ping!")
     )
 
 

@@ -313,8 +313,12 @@ class Lab:
             server.ip(f"{version} route add {default} via {site.inner}")
             gateway.ip(f"{version} route add {site.pod} via {site.client}")
             gateway.ip(f"{version} route add unreachable {site.unreachable}")
-        for place in (pod, client, gateway, server):
-            wait_until(lambda: "state DOWN" not in place.ip("-o link"), 10, "links are up")
+        places = (pod, client, gateway, server)
+        wait_until(
+            lambda: not any("state DOWN" in place.ip("link") for place in places),
+            10,
+            "all links are up",
+        )
         _forward(client)
         # Neighbour discovery goes on: without it the address would be dead, not silent.
         server.nft(
@@ -384,11 +388,16 @@ class Lab:
         return process
 
     def connect_once(
-        self, *options: str, manager: str = MANAGER, **environment: str
+        self,
+        *options: str,
+        manager: str = MANAGER,
+        timeout: float = 30,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``connect``, which leaves its daemons running when it works."""
         words = ("connect", "--no-dns", "--insecure", "--name", self.name)
-        return self.tunstack(*words, "--manager", manager, *options, **environment)
+        words += ("--manager", manager, *options)
+        return self.tunstack(*words, timeout=timeout, **environment)
 
     def tunstack(
         self, *words: str, timeout: float = 30, **environment: str

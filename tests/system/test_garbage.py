@@ -3,11 +3,12 @@
 import json
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from support import stranger
 from support.lab import (
     MANAGER,
@@ -32,13 +33,21 @@ def network(bare: Lab) -> Lab:
 
 
 @pytest.fixture
-def bystander(network: Lab) -> Iterator[None]:
-    """Another session goes on, on a connection made before, and nothing leaks."""
+def bystander(network: Lab) -> Iterator[Callable[[], None]]:
+    """Asks whether another session goes on, on a connection made before.
+
+    In the end it asks once more, and whether anything has leaked.
+    """
     before = descriptors(network.manager.pid)
+
+    def ask() -> None:
+        near.sendall(b"still here?")
+        assert near.recv(100) == b"still here?"
+
     with network.client.connect(V4, V4.server, ECHO_PORT) as near:
-        yield
-        near.sendall(b"still here")
-        assert near.recv(100) == b"still here"
+        ask()
+        yield ask
+        ask()
     wait_until(
         lambda: descriptors(network.manager.pid) <= before, 10, "all descriptors closed"
     )
@@ -47,7 +56,7 @@ def bystander(network: Lab) -> Iterator[None]:
 
 @pytest.mark.parametrize("case", [*stranger.CASES, *stranger.METHODS])
 def test_a_broken_session_ends_with_a_reason(
-    network: Lab, bystander: None, case: str
+    network: Lab, bystander: Callable[[], None], case: str
 ) -> None:
     outcome = json.loads(
         network.client.run(sys.executable, stranger.__file__, MANAGER, case, timeout=30)
@@ -78,20 +87,14 @@ def test_a_broken_session_ends_with_a_reason(
     ],
 )  # fmt: skip
 def test_noise_on_the_port_disturbs_nobody(
-    network: Lab, bystander: None, noise: bytes
+    network: Lab, bystander: Callable[[], None], noise: bytes
 ) -> None:
-    strangers = []
-    for _ in range(20):
-        sock = network.client.connect(V4, V4.gateway, MANAGER_PORT)
-        sock.sendall(noise)
-        strangers.append(sock)
-    for sock in strangers[::2]:
-        sock.close()
-    for sock in strangers[1::2]:
-        with sock, suppress(ConnectionError, TimeoutError):
-            sock.settimeout(1)
-            while sock.recv(65_536):
-                pass
+    with ExitStack() as strangers:
+        for _ in range(20):
+            sock = network.client.connect(V4, V4.gateway, MANAGER_PORT)
+            strangers.enter_context(sock)
+            sock.sendall(noise)
+        bystander()
 
 
 def test_none_of_it_was_a_surprise_to_the_manager(network: Lab) -> None:

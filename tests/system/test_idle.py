@@ -49,6 +49,7 @@ def test_10000_idle_connections_all_answer_and_cost_little(
         with capsys.disabled():
             each = " and ".join(f"{octets / MANY / 1024:.1f} KiB" for octets in grown)
             print(f"\n{MANY} connections in {opened:.1f} s, {each} each")
+        assert max(grown) <= MANY * 8 * 1024
         for start in range(0, MANY, 500):
             part = everybody[start : start + 500]
             await asyncio.gather(*(ask(streams, b"second") for streams in part))

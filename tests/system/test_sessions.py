@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
 from support.lab import V4, Lab, Namespace, Site, link
 from support.servers import ECHO_PORT
 

@@ -1,0 +1,1 @@
+"""Program and library: the session on the developer's side."""

@@ -19,7 +19,7 @@ from tunstack.stack.events import Event, What
 from tunstack.stack.stack import TCP, UDP, Stack
 from tunstack.stack.tcp import Connection
 from tunstack.wire import key as flow_key
-from tunstack.wire.frame import SEQUENCE, Kind, Refusal
+from tunstack.wire.frame import SEQUENCE, Kind
 
 _DATA, _DATAGRAM, _ECHO = int(Kind.DATA), int(Kind.DATAGRAM), int(Kind.ECHO)
 

@@ -1,0 +1,1 @@
+"""Program: the cluster's side, which opens the real connections."""

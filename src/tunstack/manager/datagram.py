@@ -134,6 +134,7 @@ class DatagramTarget(Target):
             self.tunnel.mux.send(poller.arena, spans)
 
     def flow_event(self, kind: Kind, flow: Flow, value: Any) -> None:
+        """Take what the client said."""
         if kind is self.kind:
             self._idle.stir()
             self._send(self._parts(value))
@@ -160,5 +161,6 @@ class DatagramTarget(Target):
         self.tunnel.wake()
 
     def close(self) -> None:
+        """Close the socket; harmless to repeat."""
         self._idle.stop()
         super().close()

@@ -55,6 +55,22 @@ class EchoTarget(DatagramTarget):
 
     kind = Kind.ECHO
 
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        flow: Flow,
+        sock: socket.socket,
+        host: str,
+        identifier: int,
+    ) -> None:
+        self._identifier = identifier
+        self._raw = sock.type == socket.SOCK_RAW
+        if self._raw and sock.family == socket.AF_INET:
+            sock.setsockopt(_SOL_RAW, _ICMP_FILTER, _ONLY_REPLY)
+        elif self._raw:
+            sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, _ONLY_REPLY6)
+        super().__init__(tunnel, flow, sock, (host, 0))
+
     @classmethod
     def open(
         cls, tunnel: Tunnel, flow: Flow, kind: socket.SocketKind, identifier: int
@@ -72,14 +88,7 @@ class EchoTarget(DatagramTarget):
         """
         family, host = address_of(flow)
         sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, PROTOCOLS[family])
-        target = cls(tunnel, flow, sock, (host, 0))
-        target._identifier = identifier
-        target._raw = kind == socket.SOCK_RAW
-        if target._raw and family == socket.AF_INET:
-            sock.setsockopt(_SOL_RAW, _ICMP_FILTER, _ONLY_REPLY)
-        elif target._raw:
-            sock.setsockopt(socket.IPPROTO_ICMPV6, _ICMPV6_FILTER, _ONLY_REPLY6)
-        return target
+        return cls(tunnel, flow, sock, host, identifier)
 
     def _received(self, packet: memoryview) -> int:
         start = 0

@@ -74,13 +74,17 @@ class Manager:
     async def drain(self, seconds: float) -> None:
         """Go away in order: no new sessions and flows, then none at all.
 
-        Returns when it is gone.
+        Returns when it is gone, whoever asked first.
 
         Args:
             seconds: what connections have to end by themselves. Associations and echoes
                 have no end of their own, and nobody waits for them.
         """
-        assert self._server is not None and self._shared is not None
+        assert self._server is not None
+        assert self._shared is not None
+        if self._draining:
+            await self.run()
+            return
         self._draining = True
         self._server.set_serving(False)
         for session in list(self._sessions.values()):

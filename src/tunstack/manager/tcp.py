@@ -138,6 +138,7 @@ class TcpTarget(Target):
     # What the client says
 
     def flow_event(self, kind: Kind, flow: Flow, value: Any) -> None:
+        """Take what the client said."""
         if self._closed:
             return
         if kind is Kind.DATA:
@@ -200,16 +201,16 @@ class TcpTarget(Target):
         self.close()
 
     def abandon(self) -> None:
+        """The session is over: end what is not over."""
         if self._ended and self._finishing:
             # Both ends are content: the last octets may go on their way, as they do
             # when a process exits, for as long as the target takes any.
-            self.sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _LAST_OCTETS
-            )
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _LAST_OCTETS)
         else:
             self._abort()
 
     def close(self) -> None:
+        """Close the socket; harmless to repeat."""
         self._dialling_over()
         self._queue = None
         super().close()

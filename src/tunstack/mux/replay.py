@@ -71,11 +71,12 @@ class Replay:
     def acknowledge(self, count: int) -> bool:
         """Forget the first ``count`` messages; false when there never were so many."""
         surplus = count - self.acknowledged
-        if not 0 <= surplus <= len(self._kept):
+        if surplus > len(self._kept):
             return False
+        # Less than before is an ACK in a message that was said again.
         for _ in range(surplus):
             self._kept_octets -= len(self._kept.popleft())
-        self.acknowledged = count
+        self.acknowledged = max(count, self.acknowledged)
         return True
 
     def resume(self, count: int) -> bool:
@@ -83,7 +84,7 @@ class Replay:
 
         Returns false, and changes nothing, when that count cannot be.
         """
-        if not self.acknowledge(count):
+        if count < self.acknowledged or not self.acknowledge(count):
             return False
         self._again = deque(self._kept)
         self.ack_sent()

@@ -1,0 +1,1 @@
+"""gRPC: the protocol's messages, the channel interface, and transports."""

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class What(IntEnum):
-    """The first member of an event; the others, by kind:
+    """The first member of an event, which says what the others are.
 
     ========  ==================================================================
     OPEN      connection: a SYN has come; answer with ``opened`` or ``refuse``
