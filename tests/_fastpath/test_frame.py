@@ -94,8 +94,11 @@ def test_a_datagram_is_what_scapy_would_make_of_it(impl, layer, host, cluster, i
 
 
 def test_an_ipv4_packet_is_not_to_be_fragmented_and_lives_for_64_hops(impl):
-    parsed = IP(udp(impl, make_key(17, SOURCE, TARGET, 1, 2), b"", ident=0xABCD))
-    assert (parsed.flags, parsed.frag, parsed.ttl, parsed.id) == ("DF", 0, 64, 0xABCD)
+    key = make_key(17, SOURCE, TARGET, 1, 2)
+    parsed = IP(udp(impl, key, b"", ident=0xABCD))
+    assert (parsed.flags, parsed.frag, parsed.ttl, parsed.id) == (0, 0, 64, 0xABCD)
+    parsed = IP(udp(impl, key, b"", ident=0))
+    assert (parsed.flags, parsed.frag, parsed.ttl, parsed.id) == ("DF", 0, 64, 0)
 
 
 def test_an_ipv6_packet_has_no_class_and_no_label_and_lives_for_64_hops(impl):

@@ -16,7 +16,6 @@ import pytest
 import pytest_asyncio
 
 from tunstack.manager.config import ManagerConfig
-from tunstack.manager.server import Manager
 from tunstack.rpc import tunnel_pb2 as pb
 
 OPEN, OPENED, REFUSED, DATA, CREDIT, FIN, RESET, DATAGRAM, ECHO, UNREACHABLE, ACK = range(
@@ -144,6 +143,9 @@ def open_payload(address, protocol=6, credit=1 << 20):
 @pytest_asyncio.fixture
 async def start_manager():
     """Start a manager on a free port with more settings; gives it and its address."""
+    # Not above: it would load the fast path before --fastpath is looked at.
+    from tunstack.manager.server import Manager
+
     managers = []
 
     async def start(**settings):

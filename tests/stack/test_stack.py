@@ -97,6 +97,20 @@ def test_a_large_answer_is_cut_to_the_mtu_and_scapy_joins_it(host, family, size)
     assert text == want[-len(text) :]  # with the checksum of the whole
 
 
+def test_what_the_host_forwards_fits_every_link(family):
+    host = Host(family=family, vnet=10, mtu=65_520, local=frozenset())
+    payload = bytes(9000)
+    host.stack.datagram(udp_key(family), payload)
+    packets = [packet[10:] for packet in host.packets()]
+    if family == 4:
+        (packet,) = packets
+        parsed = IP(packet)
+        assert not parsed.flags.DF  # routers may cut it,
+        assert parsed.id  # and know what belongs together
+    else:
+        assert all(len(packet) <= 1280 for packet in packets)
+
+
 def cut(family: int, payload: bytes) -> list[bytes]:
     packet = udp_packet(family, payload)
     if family == 4:

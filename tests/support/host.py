@@ -50,14 +50,18 @@ class Host:
         config: TcpConfig | None = None,
         iss: int = 1000,
         vnet: int = 0,
+        mtu: int = MTU,
+        local: frozenset[bytes] | None = None,
     ) -> None:
         self.now = 100.0
         self.vnet = vnet
-        self.stack = Stack(
-            mtu=MTU, vnet=vnet, config=config or TcpConfig(), secret=bytes(16)
-        )
         addresses = {4: ("198.18.0.1", "10.96.0.1"), 6: ("fd00::1", "fd96::1")}
         source, target = addresses[family]
+        if local is None:
+            local = frozenset({octets(source)})
+        self.stack = Stack(
+            mtu=mtu, vnet=vnet, config=config or TcpConfig(), secret=bytes(16), local=local
+        )
         self.key = make_key(6, source, 40_000, target, 80)
         self.iss = iss
         self.irs = 0

@@ -40,7 +40,7 @@ def intact(packet: bytes) -> bool:
 @pytest.mark.parametrize("data", [b"", b"odd", bytes(1400)], ids=len)
 def test_an_echo_request_is_answered(data):
     request = bytes(IP(src=HOST, dst=CLUSTER) / ICMP(type=8, id=7, seq=65535) / data)
-    reply = icmp.echo_reply(parse(request)[11], 65535, data)
+    reply = icmp.echo_reply(parse(request)[11], 65535, data, 7)
     found = IP(reply)
     assert (found.src, found.dst) == (CLUSTER, HOST)
     assert (found[ICMP].type, found[ICMP].code, found[ICMP].id) == (0, 0, 7)
@@ -53,7 +53,7 @@ def test_an_echo_request_is_answered(data):
 def test_an_echo_request_of_ipv6_is_answered(data):
     ping = ICMPv6EchoRequest(id=7, seq=65535, data=data)
     request = bytes(IPv6(src=HOST6, dst=CLUSTER6) / ping)
-    reply = icmp.echo_reply(parse(request)[11], 65535, data)
+    reply = icmp.echo_reply(parse(request)[11], 65535, data, 7)
     found = IPv6(reply)
     assert (found.src, found.dst) == (CLUSTER6, HOST6)
     assert (found[ICMPv6EchoReply].id, found[ICMPv6EchoReply].seq) == (7, 65535)

@@ -54,7 +54,7 @@ begin(answer *a, uint8_t *out, size_t out_len, const uint8_t *key,
         put16(p, 0x4500);
         put16(p + 2, IPV4_LEN + length);
         put16(p + 4, ident);
-        put16(p + 6, DONT_FRAGMENT);
+        put16(p + 6, ident ? 0 : DONT_FRAGMENT);
         p[8] = HOP_LIMIT;
         p[9] = key[0];
         put16(p + 10, 0);

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TS_ABI = 1 }; /* raise on any change below */
+enum { TS_ABI = 2 }; /* raise on any change below */
 
 enum {
     TS_E_SPACE = -1,  /* the result does not fit the memory given for it */
@@ -94,14 +94,15 @@ int32_t ts_parse_batch(const uint8_t *arena, size_t arena_len, size_t stride,
  *   options        TCP options, a multiple of 4 octets, at most 40
  *   payload_len    octets that follow the headers
  *   payload_sum    ts_sum16 of the payload; ignored when vnet is 10
- *   ident          IPv4 identification
+ *   ident          IPv4 identification of a packet that routers may cut; 0 is
+ *                  for one that they may not: DF is set (RFC 6864, section 4)
  *   gso            with vnet: octets of payload in each segment that the
  *                  kernel is to cut from this one, 0 when it must not
  *   vnet           10: a virtio header (NEEDS_CSUM) comes first and the
  *                  checksum field holds the sum of the pseudo header; 0: no
  *                  virtio header, checksum complete
  *
- * IPv4 goes out with DF set, TTL and hop limit 64. Returns the octets written,
+ * TTL and hop limit are 64. Returns the octets written,
  * or TS_E_SPACE, or TS_E_RANGE (options or payload too long for IP, or a vnet
  * that is neither).
  */

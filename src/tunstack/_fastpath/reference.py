@@ -354,7 +354,8 @@ def frame_tcp(
         options: a multiple of 4 octets, at most 40.
         payload_len: octets that follow the headers.
         payload_sum: :func:`sum16` of the payload; ignored when ``vnet`` is 10.
-        ident: IPv4 identification.
+        ident: IPv4 identification of a packet that routers may cut; with 0, DF is set
+            (RFC 6864, section 4).
         gso: with ``vnet``: octets of payload in each segment that the kernel is to cut
             from this one, 0 when it must not.
         vnet: 10: a virtio header comes first, and the kernel completes the checksum;
@@ -423,9 +424,8 @@ def _ip_header(key: bytes, length: int, ident: int) -> tuple[bytes, int]:
     total = _IPV4.size + length
     if total > 0xFFFF:
         raise ValueError(f"{length} octets do not fit into an IPv4 packet")
-    first = struct.pack(
-        "!BBHHHBB", 0x45, 0, total, ident, _DONT_FRAGMENT, _HOP_LIMIT, key[0]
-    )
+    flags = 0 if ident else _DONT_FRAGMENT
+    first = struct.pack("!BBHHHBB", 0x45, 0, total, ident, flags, _HOP_LIMIT, key[0])
     addresses = source[12:] + destination[12:]
     header_checksum = ~sum16(first + addresses, 0) & 0xFFFF
     return first + header_checksum.to_bytes(2) + addresses, checksum

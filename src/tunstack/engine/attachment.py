@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from ipaddress import ip_interface
 from typing import Self
 
 from tunstack.config import Config
@@ -41,7 +42,14 @@ class Attachment:
         self._config = config
         self._keep_out = keep_out
         self._update: asyncio.Task[None] | None = None
-        self.bridge = Bridge(link, device, config, secret=os.urandom(16), on_lost=on_lost)
+        self.bridge = Bridge(
+            link,
+            device,
+            config,
+            secret=os.urandom(16),
+            on_lost=on_lost,
+            local=[ip_interface(address).ip for address in addresses],
+        )
         link.listeners.append(self)
 
     @classmethod

@@ -8,7 +8,8 @@ packets to the device, frames to the transport, one timer armed.
 import asyncio
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from tunstack.config import Config
@@ -21,6 +22,8 @@ from tunstack.stack.tcp import Connection
 from tunstack.wire import key as flow_key
 from tunstack.wire.frame import SEQUENCE, Kind
 
+Address = IPv4Address | IPv6Address
+
 _DATA, _DATAGRAM, _ECHO = int(Kind.DATA), int(Kind.DATAGRAM), int(Kind.ECHO)
 
 
@@ -32,6 +35,7 @@ class Bridge:
         device: what the host's packets come out of; belongs to the bridge from here on.
         config: settings of TCP and UDP.
         secret: 16 random octets, for sequence numbers.
+        local: addresses of the device.
         on_lost: called once when the device is gone.
     """
 
@@ -43,6 +47,7 @@ class Bridge:
         *,
         secret: bytes,
         on_lost: Callable[[], None],
+        local: Iterable[Address] = (),
     ) -> None:
         self._link = link
         self._device = device
@@ -50,7 +55,11 @@ class Bridge:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stack = Stack(
-            mtu=device.mtu, vnet=device.vnet, config=config.tcp, secret=secret
+            mtu=device.mtu,
+            vnet=device.vnet,
+            config=config.tcp,
+            secret=secret,
+            local=frozenset(map(flow_key.address, local)),
         )
         self._associations: OrderedDict[bytes, Flow] = OrderedDict()
         """UDP and echo, the one idle longest first."""
@@ -59,7 +68,9 @@ class Bridge:
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf
         link.listeners.append(self)
-        self._loop.add_reader(device.fileno(), self._readable)
+        self._fd = device.fileno()
+        self._closed = False
+        self._loop.add_reader(self._fd, self._readable)
 
     # What status shows
 
@@ -90,9 +101,10 @@ class Bridge:
 
     def close(self) -> None:
         """Let the device go: with the last descriptor it and its routes are gone."""
-        if self._device.closed:
+        if self._closed:
             return
-        self._loop.remove_reader(self._device.fileno())
+        self._closed = True
+        self._loop.remove_reader(self._fd)
         if self._timer is not None:
             self._timer.cancel()
         self._link.listeners.remove(self)
@@ -105,6 +117,7 @@ class Bridge:
         arena, lengths = device.read_batch()
         if not lengths:
             if device.closed:
+                self.close()
                 self._on_lost()
             return
         now = self._loop.time()

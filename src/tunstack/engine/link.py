@@ -350,7 +350,9 @@ class Link:
     def _renew(self) -> None:
         """The session is lost: begin the next, with what was still to open."""
         flows = self.mux.flows.values()
+        dropped = self.mux.dropped_datagrams
         self.mux = self._new_mux()
+        self.mux.dropped_datagrams = dropped
         self._identity = None
         lost = []
         for flow in flows:

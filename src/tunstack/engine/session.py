@@ -65,6 +65,7 @@ class Session:
         self._link = link
         self._config = config
         self._sockets: WeakSet[DatagramSocket] = WeakSet()
+        self._bridges: list[Bridge] = []
 
     def status(self) -> Status:
         """Say how the session is."""
@@ -143,6 +144,8 @@ class Session:
         # Not every socket has a flow by which the link could tell it.
         for sock in tuple(self._sockets):
             sock.close()
+        for bridge in self._bridges:
+            bridge.close()
         await self._link.close()
 
     def attach(
@@ -160,9 +163,11 @@ class Session:
         # Here, because only this needs the packet stack.
         from tunstack.engine.bridge import Bridge
 
-        return Bridge(
+        bridge = Bridge(
             self._link, device, self._config, secret=os.urandom(16), on_lost=on_lost
         )
+        self._bridges.append(bridge)
+        return bridge
 
 
 @asynccontextmanager

@@ -34,14 +34,13 @@ import shutil
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
 from tunstack._version import HELPER_PROTOCOL, PRODUCT
 from tunstack.config import RoutingConfig
-from tunstack.errors import HostError, TunstackError
+from tunstack.errors import HostError, PrivilegeError, TunstackError
 from tunstack.host import routes_linux
 from tunstack.host.device import open_tun
 from tunstack.host.protocol import MAX_MESSAGE
@@ -152,7 +151,7 @@ def _check_peer(engine: socket.socket, uid: int) -> None:
     credentials = engine.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     peer = _UCRED.unpack(credentials)[1]
     if peer not in (0, uid):
-        raise SystemExit(f"the helper does not serve uid {peer}")
+        raise PrivilegeError(f"the helper does not serve uid {peer}")
 
 
 def _end(*_: object) -> None:
@@ -183,7 +182,6 @@ def main() -> None:
         # The engine learns it from the end of file, and lets the device go.
         engine.close()
         shutil.rmtree(arguments.runtime_dir, ignore_errors=True)
-    sys.exit(0)
 
 
 if __name__ == "__main__":

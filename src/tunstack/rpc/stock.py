@@ -7,6 +7,7 @@ pulls and writes) and the translation of gRPC's ways to end into :class:`Loss`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -92,6 +93,8 @@ class _Stream:
         self.handler: Handler = make_handler(self)
         self._receiving = asyncio.create_task(self._receive())
         self._transmitting = asyncio.create_task(self._transmit())
+        self._receiving.add_done_callback(self._log_failure)
+        self._transmitting.add_done_callback(self._log_failure)
 
     @property
     def peer(self) -> str:
@@ -139,14 +142,21 @@ class _Stream:
             (self._receiving, self._aborted), return_when=asyncio.FIRST_COMPLETED
         )
 
-    async def stop(self, loss: Loss) -> None:
-        """Let go of the stream and tell the handler."""
+    def stop(self, loss: Loss) -> None:
+        """Let go of the stream and tell the handler.
+
+        Nothing is waited for: grpcio may cancel whoever waits, at any moment.
+        """
         if self._closing is not None:
             self._closing.cancel()
-        for result in await _cancel(self._receiving, self._transmitting):
-            if isinstance(result, Exception) and not isinstance(result, _GRPC_ERRORS):
-                _log.error("%s: the session failed", self._peer, exc_info=result)
+        self._receiving.cancel()
+        self._transmitting.cancel()
         self.handler.channel_lost(loss)
+
+    def _log_failure(self, task: asyncio.Task[None]) -> None:
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not isinstance(failure, _GRPC_ERRORS):
+            _log.error("%s: the session failed", self._peer, exc_info=failure)
 
     async def _receive(self) -> None:
         """Push what arrives until the other end has nothing more to say."""
@@ -162,12 +172,6 @@ class _Stream:
                 await self._write(message)
             if self._closing is not None:
                 return
-
-
-async def _cancel(*tasks: "asyncio.Future[Any]") -> list[Any]:
-    for task in tasks:
-        task.cancel()
-    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # The client's end
@@ -231,7 +235,8 @@ async def _connected(channel: Any, call: Any, peer: str, timeout: float) -> None
             (ready, ended), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
         )
     finally:
-        await _cancel(ready, ended)
+        ready.cancel()
+        ended.cancel()
     if not done:
         raise TunnelError(
             f"the connection to {peer} timed out after {timeout:g} s"
@@ -246,14 +251,15 @@ async def _connected(channel: Any, call: Any, peer: str, timeout: float) -> None
 
 async def _run_client(stream: _Stream, channel: Any, call: Any) -> None:
     await stream.either_ends()
-    if stream.said_all and not call.done():
-        await call.done_writing()
+    if stream.said_all:
+        with suppress(*_GRPC_ERRORS):  # it may have ended meanwhile
+            await call.done_writing()
         await stream.receiving_ends()
     if not call.done():
         call.cancel()
     loss = _ABORTED if stream.aborted else await _client_loss(stream, call)
     await channel.close()
-    await stream.stop(loss)
+    stream.stop(loss)
 
 
 async def _client_loss(stream: _Stream, call: Any) -> Loss:
@@ -321,7 +327,7 @@ class _Server:
             elif stream.heard_all:
                 loss = Loss("the client ended the stream", clean=True)
         finally:
-            await stream.stop(loss)
+            stream.stop(loss)
         if not loss.clean:
             await context.abort(grpc.StatusCode.ABORTED, loss.reason)
 

@@ -45,9 +45,19 @@ class Stack:
         vnet: octets of virtio header before each packet: 10 or 0.
         config: settings of connections.
         secret: 16 octets or more, random: makes sequence numbers unpredictable.
+        local: addresses of the device, 16 octets each: what goes there meets no other
+            link.
     """
 
-    def __init__(self, *, mtu: int, vnet: int, config: TcpConfig, secret: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        mtu: int,
+        vnet: int,
+        config: TcpConfig,
+        secret: bytes,
+        local: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.connections: dict[bytes, Connection] = {}
         self.drops: Counter[str] = Counter()
         """Packets that were refused, by reason."""
@@ -55,6 +65,7 @@ class Stack:
         self._vnet = vnet
         self._config = config
         self._secret = secret
+        self._local = local
         self._events: list[Event] = []
         self._packets: list[Packet] = []
         self._due: dict[Connection, None] = {}
@@ -278,22 +289,25 @@ class Stack:
     def datagram(self, key: bytes, payload: bytes | memoryview) -> None:
         """A datagram that answers those of ``key``."""
         length = len(payload)
-        if length + _IP_HEADER[flow_key.version(key)] + _UDP_HEADER <= self._mtu:
+        size = length + _IP_HEADER[flow_key.version(key)] + _UDP_HEADER
+        ident, most = self._next_ident(), self._uncut(key)
+        if size <= most:
             total = 0 if self._vnet else _fastpath.sum16(payload, 0)
-            header = _fastpath.frame_udp(key, length, total, 0, self._vnet)
+            header = _fastpath.frame_udp(key, length, total, ident, self._vnet)
             self._packets.append([header, payload])
             return
         total = _fastpath.sum16(payload, 0)
-        header = _fastpath.frame_udp(key, length, total, 0, 0)
-        self._send_fragments(header + bytes(payload))
+        header = _fastpath.frame_udp(key, length, total, ident, 0)
+        self._send_fragments(header + bytes(payload), most, ident)
 
     def echo_reply(self, key: bytes, sequence: int, data: bytes | memoryview) -> None:
         """The target answered the echo request ``sequence`` of ``key``."""
-        packet = icmp.echo_reply(key, sequence, bytes(data))
-        if len(packet) <= self._mtu:
+        ident, most = self._next_ident(), self._uncut(key)
+        packet = icmp.echo_reply(key, sequence, bytes(data), ident)
+        if len(packet) <= most:
             self._packets.append([self._vnet_header, packet])
         else:
-            self._send_fragments(packet)
+            self._send_fragments(packet, most, ident)
 
     def unreachable(self, key: bytes, refusal: Refusal) -> None:
         """A datagram or an echo request of ``key`` did not reach its target."""
@@ -343,9 +357,22 @@ class Stack:
         if packet is not None:
             self._packets.append([self._vnet_header, packet])
 
-    def _send_fragments(self, packet: bytes) -> None:
-        self._ident = (self._ident + 1) & 0xFFFF
-        for fragment in ip.fragment(packet, self._mtu, self._ident):
+    def _next_ident(self) -> int:
+        self._ident = self._ident % 0xFFFF + 1
+        return self._ident
+
+    def _uncut(self, key: bytes) -> int:
+        """Give the octets that a packet to the flow's source may have.
+
+        Routers cut IPv4 packets where a link is narrower, and no IPv6 packets: what
+        this host forwards goes out as every IPv6 link takes it (RFC 8200, section 5).
+        """
+        if flow_key.version(key) == 4 or key[1:17] in self._local:
+            return self._mtu
+        return min(self._mtu, ip.MINIMUM_MTU_6)
+
+    def _send_fragments(self, packet: bytes, most: int, ident: int) -> None:
+        for fragment in ip.fragment(packet, most, ident):
             self._packets.append([self._vnet_header, fragment])
 
 

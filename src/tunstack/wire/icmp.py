@@ -49,9 +49,16 @@ def echo_request(key: bytes, sequence: int, data: bytes) -> bytes:
     return _echo(ECHO_REQUEST, key[1:17], key[17:33], key, sequence, data)
 
 
-def echo_reply(key: bytes, sequence: int, data: bytes) -> bytes:
-    """Build the packet that answers echo request ``sequence`` of the flow ``key``."""
-    return _echo(ECHO_REPLY, key[17:33], key[1:17], key, sequence, data)
+def echo_reply(key: bytes, sequence: int, data: bytes, ident: int) -> bytes:
+    """Build the packet that answers echo request ``sequence`` of the flow ``key``.
+
+    Args:
+        key: of the request.
+        sequence: of the request.
+        data: what the target sent back.
+        ident: as in :func:`tunstack.wire.ip.header`.
+    """
+    return _echo(ECHO_REPLY, key[17:33], key[1:17], key, sequence, data, ident)
 
 
 def _echo(
@@ -61,10 +68,11 @@ def _echo(
     key: bytes,
     sequence: int,
     data: bytes,
+    ident: int = 0,
 ) -> bytes:
     identifier, _ = flow_key.ports(key)
     fields = (kind[key[0]], 0, identifier, sequence)
-    return _packet(key[0], source, destination, fields, data)
+    return _packet(key[0], source, destination, fields, data, ident)
 
 
 def unreachable(refusal: Refusal, offender: bytes) -> bytes | None:
@@ -109,6 +117,7 @@ def _packet(
     destination: bytes,
     fields: tuple[int, int, int, int],
     data: bytes,
+    ident: int = 0,
 ) -> bytes:
     kind, code, first, second = fields
     message = _MESSAGE.pack(kind, code, 0, first, second) + data
@@ -117,4 +126,4 @@ def _packet(
         partial = ip.pseudo_sum(protocol, source, destination, len(message))
     total = 0xFFFF - _fastpath.sum16(message, partial)
     message = message[:2] + total.to_bytes(2, "big") + message[4:]
-    return ip.header(protocol, source, destination, len(message)) + message
+    return ip.header(protocol, source, destination, len(message), ident) + message

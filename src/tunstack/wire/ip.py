@@ -10,6 +10,7 @@ _IPV6 = struct.Struct("!IHBB16s16s")
 _FRAGMENT = struct.Struct("!BxHI")
 
 TTL = 64
+MINIMUM_MTU_6 = 1280
 DONT_FRAGMENT = 0x4000
 MORE_FRAGMENTS = 0x2000
 FRAGMENT_PROTOCOL = 44
@@ -20,17 +21,22 @@ def is_v4(address: bytes) -> bool:
     return address[:12] == MAPPED
 
 
-def header(protocol: int, source: bytes, destination: bytes, length: int) -> bytes:
+def header(
+    protocol: int, source: bytes, destination: bytes, length: int, ident: int = 0
+) -> bytes:
     """Build an IP header (RFC 791 section 3.1, RFC 8200 section 3).
 
     Args:
         protocol: what follows.
         source, destination: 16 octets each, both IPv4-mapped or neither.
         length: octets that follow.
+        ident: IPv4 identification of a packet that routers may cut; with 0, DF is set
+            (RFC 6864, section 4).
     """
     if not is_v4(source):
         return _IPV6.pack(6 << 28, length, protocol, TTL, source, destination)
-    return _header4(protocol, source[12:], destination[12:], length, 0, DONT_FRAGMENT)
+    flags = 0 if ident else DONT_FRAGMENT
+    return _header4(protocol, source[12:], destination[12:], length, ident, flags)
 
 
 def _header4(

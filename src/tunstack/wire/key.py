@@ -6,9 +6,15 @@ ports are the identifier and 0.
 """
 
 import struct
+from ipaddress import IPv4Address, IPv6Address
 
 _PORTS = struct.Struct("!HH")
 MAPPED = bytes(10) + b"\xff\xff"
+
+
+def address(value: IPv4Address | IPv6Address) -> bytes:
+    """Give the 16 octets of an address in a key."""
+    return value.packed if value.version == 6 else MAPPED + value.packed
 
 
 def version(key: bytes) -> int:
