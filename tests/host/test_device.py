@@ -1,5 +1,6 @@
 """A real TUN: what the kernel routes into it is read, what is written arrives."""
 
+import gc
 import os
 import select
 import socket
@@ -147,6 +148,17 @@ def test_a_closed_device_does_not_touch_who_has_its_number_now(tmp_path):
         assert os.fstat(number).st_size == 0
         os.close(number)
     assert device.write_drops == 1
+
+
+def test_a_refused_device_does_not_touch_who_has_its_number_later():
+    device = opened(offload=True)
+    for _ in range(10):
+        with pytest.raises(HostError):
+            open_tun("ts0", offload=True)
+        with socket.socket() as other:
+            gc.collect()
+            assert other.getsockname()
+    device.close()
 
 
 def test_closing_removes_device_and_routes():

@@ -38,6 +38,17 @@ STRIDE = 65_664
 """Octets from one slot to the next: a virtio header and the largest IPv6 packet."""
 
 
+class _Tun(TunTapDevice):  # type: ignore[misc]
+    """Without a finalizer.
+
+    When the kernel refuses a device, pytun-pmd3 3.0 closes the descriptor and then, when
+    the object goes, whatever has got its number since.
+    """
+
+    def __del__(self) -> None:
+        pass
+
+
 def open_tun(name: str, *, offload: bool) -> tuple[int, int]:
     """Open a new TUN device.
 
@@ -54,7 +65,7 @@ def open_tun(name: str, *, offload: bool) -> tuple[int, int]:
     """
     flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_VNET_HDR if offload else 0)
     try:
-        tun = TunTapDevice(name, flags)
+        tun = _Tun(name, flags)
     except OSError as exc:
         raise _refused(name, exc) from exc
     try:

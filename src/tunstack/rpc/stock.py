@@ -318,6 +318,7 @@ class _Server:
         stream = _Stream(peer, context.read, context.write, self._accept)
         # grpcio cancels this very task when the stream breaks.
         loss = Loss("the client went away")
+        in_order = False
         try:
             await stream.either_ends()
             if stream.aborted:
@@ -325,10 +326,12 @@ class _Server:
             elif stream.said_all:
                 loss = Loss("the manager ended the stream", clean=True)
             elif stream.heard_all:
-                loss = Loss("the client ended the stream", clean=True)
+                # Not clean: grpcio may show a stream that broke as one that ended.
+                loss = Loss("the client ended the stream")
+            in_order = stream.said_all or stream.heard_all
         finally:
             stream.stop(loss)
-        if not loss.clean:
+        if not in_order:
             await context.abort(grpc.StatusCode.ABORTED, loss.reason)
 
 
