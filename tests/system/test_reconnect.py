@@ -97,6 +97,6 @@ def test_flows_outlive_the_tunnels_own_connection(network: Lab) -> None:
 
 def cut_tunnel(lab: Lab) -> None:
     """Reset the tunnel's own TCP connection, as a middlebox does that forgot it."""
-    rule = f"tcp dport {MANAGER_PORT} counter reject with tcp reset"
+    rule = f"tcp dport {MANAGER_PORT} tcp flags & syn == 0 counter reject with tcp reset"
     with lab.gateway.firewall(rule, hook="input") as rejected:
         wait_until(lambda: lab.gateway.counted(rejected)[0], 10, "the tunnel was cut")

@@ -296,7 +296,6 @@ class Link:
             protocol_minimum=PROTOCOL_MINIMUM,
             product_version=PRODUCT,
             token=self._token or "",
-            credit=self._config.tcp.send_buffer,
         )
         if self._identity is not None:
             hello.resume.session, hello.resume.secret = self._identity

@@ -332,7 +332,7 @@ class _Server:
         finally:
             stream.stop(loss)
         if not in_order:
-            await context.abort(grpc.StatusCode.ABORTED, loss.reason)
+            raise asyncio.CancelledError
 
 
 async def serve(

@@ -65,22 +65,20 @@ class FromManager(_message.Message):
     def __init__(self, frames: _Optional[bytes] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., dns_answer: _Optional[_Union[DnsAnswer, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., cluster: _Optional[_Union[ClusterInfo, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "protocol_minimum", "product_version", "capabilities", "token", "resume", "credit")
+    __slots__ = ("protocol", "protocol_minimum", "product_version", "capabilities", "token", "resume")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MINIMUM_FIELD_NUMBER: _ClassVar[int]
     PRODUCT_VERSION_FIELD_NUMBER: _ClassVar[int]
     CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
-    CREDIT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     protocol_minimum: int
     product_version: str
     capabilities: _containers.RepeatedScalarFieldContainer[str]
     token: str
     resume: Resume
-    credit: int
-    def __init__(self, protocol: _Optional[int] = ..., protocol_minimum: _Optional[int] = ..., product_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., token: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., credit: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., protocol_minimum: _Optional[int] = ..., product_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., token: _Optional[str] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("session", "secret", "received")
