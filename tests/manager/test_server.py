@@ -317,7 +317,7 @@ async def test_more_flows_than_allowed_are_refused_and_the_rest_goes_on(
 
 
 async def test_a_client_that_reads_nothing_does_not_fill_the_memory(
-    start_manager, new_client
+    start_manager, new_client, listener, accept
 ):
     """Its pongs are given up, with the session, and others go on."""
     _, address = await start_manager()
@@ -325,17 +325,25 @@ async def test_a_client_that_reads_nothing_does_not_fill_the_memory(
     await other.hello()
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.stream_stream("/tunstack.v1.Tunnel/Connect")()
-        hello = pb.Hello(protocol=1, protocol_minimum=1)
-        await call.write(pb.FromClient(hello=hello).SerializeToString())
-        ping = pb.FromClient(ping=pb.Ping(number=1 << 63)).SerializeToString()
+
+        async def say(**body):
+            await call.write(pb.FromClient(**body).SerializeToString())
 
         async def flood():
             while True:
-                await call.write(ping)
+                await say(ping=pb.Ping(number=1 << 63))
 
-        with pytest.raises((grpc.RpcError, asyncio.InvalidStateError)):
-            await asyncio.wait_for(flood(), 60)
-    await other.lives()
+        await say(hello=pb.Hello(protocol=1, protocol_minimum=1))
+        target = struct.pack("!BBHI", 6, 0, listener.getsockname()[1], 0)
+        target += bytes(10) + b"\xff\xff" + socket.inet_aton("127.0.0.1")
+        await say(frames=frame(OPEN, 1, target))
+        sock = await accept()
+        flooding = asyncio.ensure_future(flood())
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(loop.sock_recv(sock, 1), 6 * PATIENCE)
+        flooding.cancel()
+        await other.lives()
 
 
 # Streams that break

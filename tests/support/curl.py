@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from support.lab import Lab, Namespace, Site
-from support.servers import content, digest
+from tests.support.lab import Lab, Namespace, Site
+from tests.support.servers import content, digest
 
 CURL = ("curl", "--silent", "--show-error", "--fail", "--globoff", "--max-time", "60")
 
@@ -40,10 +40,11 @@ def download(where: Namespace, site: Site, length: int) -> float:
     total = hashlib.sha256()
     began = time.monotonic()
     with where.start(
-        *CURL, site.url(f"/bytes/{length}"), log="curl", stdout=subprocess.PIPE
-    ) as curl:
+        *CURL, site.url(f"/bytes/{length}"),
+        log="curl", stdout=subprocess.PIPE, text=False,
+    ) as curl:  # fmt: skip
         assert curl.stdout is not None
-        while piece := curl.stdout.buffer.read(1 << 20):
+        while piece := curl.stdout.read(1 << 20):
             total.update(piece)
     seconds = time.monotonic() - began
     assert curl.returncode == 0

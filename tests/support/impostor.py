@@ -8,6 +8,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
@@ -16,7 +17,7 @@ from tunstack.rpc import tunnel_pb2 as pb
 DATA, CREDIT = 4, 5
 
 
-def said(**body: object) -> bytes:
+def said(**body: Any) -> bytes:
     """Make a message."""
     return pb.FromManager(**body).SerializeToString()
 
@@ -26,9 +27,9 @@ def frame(kind: int, flow: int, payload: bytes = b"", *, more: int = 0) -> bytes
     return struct.pack("!II", kind << 24 | len(payload) + more, flow) + payload
 
 
-def welcome(**fields: object) -> bytes:
+def welcome(**fields: Any) -> bytes:
     """Make the first message."""
-    values = {
+    values: dict[str, Any] = {
         "protocol": 1,
         "session": b"session",
         "secret": b"secret",

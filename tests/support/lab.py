@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from support.servers import HTTP_PORT
+from tests.support.servers import HTTP_PORT
 
 DIRECT = os.environ.get("TUNSTACK_SYSTEM_DIRECT") == "1"
 """No tunnel: the gateway forwards."""
@@ -184,15 +184,23 @@ class Namespace:
         """Run a command in it that must succeed; gives its standard output."""
         return _run(*self.inside(*command), timeout=timeout)
 
-    def start(self, *command: str, log: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command in it whose standard error goes to the log ``log``."""
-        with open(self._logs / log, "a") as stderr:
+    def start(
+        self,
+        *command: str,
+        log: str,
+        stdout: int | None = None,
+        text: bool = True,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.Popen[Any]:
+        """Start a command in it; the log ``log`` gets what it says."""
+        with open(self._logs / log, "a") as file:
             return subprocess.Popen(
                 self.inside(*command),
                 stdin=subprocess.DEVNULL,
-                stderr=stderr,
-                text=True,
-                **{"stdout": stderr} | options,
+                stdout=file if stdout is None else stdout,
+                stderr=file,
+                text=text,
+                env=env,
             )
 
     @contextmanager
@@ -255,11 +263,10 @@ class Lab:
     settings, sessions or networks.
     """
 
-    manager: subprocess.Popen[str]
-    """The one started last."""
-
     def __init__(self) -> None:
         self.name = f"ts-{os.getpid()}-{next(_serial)}"
+        self.manager: subprocess.Popen[str] | None = None
+        """The one started last."""
         with ExitStack() as undo:
             # Not below pytest's directory: an unprivileged engine may not look into it.
             self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
@@ -382,7 +389,7 @@ class Lab:
 
         def connected() -> bool:
             assert process.poll() is None, f"connect ended: {process.returncode}"
-            return self.status(name)["state"] == "connected"
+            return bool(self.status(name)["state"] == "connected")
 
         wait_until(connected, 30, f"session {name} connected")
         return process
@@ -396,8 +403,9 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``connect``, which leaves its daemons running when it works."""
         words = ("connect", "--no-dns", "--insecure", "--name", self.name)
-        words += ("--manager", manager, *options)
-        return self.tunstack(*words, timeout=timeout, **environment)
+        return self.tunstack(
+            *words, "--manager", manager, *options, timeout=timeout, **environment
+        )
 
     def tunstack(
         self, *words: str, timeout: float = 30, **environment: str
@@ -418,6 +426,12 @@ class Lab:
         document: dict[str, Any] = json.loads(result.stdout)
         assert (result.returncode == 0) == (document["state"] == "connected")
         return document
+
+    def memory(self) -> list[int]:
+        """Octets resident in engine and manager; nothing when there is no tunnel."""
+        if self.manager is None:
+            return []
+        return [rss(self.status()["engine"]["pid"]), rss(self.manager.pid)]
 
     def quit(self, name: str | None = None) -> None:
         """Disconnect a session."""
@@ -478,7 +492,7 @@ def _forward(namespace: Namespace) -> None:
 def _await_line(process: subprocess.Popen[str], start: str) -> None:
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert line.startswith(start), f"{process.args} said {line!r}"
+    assert line.startswith(start), f"{process.args!r} said {line!r}"
 
 
 def _run(*command: str, timeout: float = 60) -> str:

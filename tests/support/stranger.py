@@ -9,6 +9,7 @@ import queue
 import struct
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 
@@ -34,10 +35,10 @@ def frames(*packed: bytes) -> bytes:
     return pb.FromClient(frames=b"".join(packed)).SerializeToString()
 
 
-def hello(**fields: object) -> bytes:
+def hello(**fields: Any) -> bytes:
     """Make the first message."""
-    values = {"protocol": 1, "protocol_minimum": 1, "credit": 1 << 20} | fields
-    return pb.FromClient(hello=pb.Hello(**values)).SerializeToString()
+    values: dict[str, Any] = {"protocol": 1, "protocol_minimum": 1}
+    return pb.FromClient(hello=pb.Hello(**(values | fields))).SerializeToString()
 
 
 CASES: dict[str, list[bytes]] = {

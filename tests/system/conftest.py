@@ -3,14 +3,15 @@
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support import lab as labs
-from support.lab import V4, V6, Lab, Site
-from support.servers import ECHO_PORT
+from tests.support import lab as labs
+from tests.support.lab import V4, V6, Lab, Site
+from tests.support.servers import ECHO_PORT
 
 _labs: list[Lab] = []
 
@@ -25,9 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Attach the ends of the labs' logs to a failure."""
-    report = (yield).get_result()  # type: ignore[misc]
+    report = (yield).get_result()
     if report.failed:
         for lab in _labs:
             for log in sorted(lab.logs.iterdir()):

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from support.lab import Lab, Site
-from support.servers import ECHO_PORT
+from tests.support.lab import Lab, Site
+from tests.support.servers import ECHO_PORT
 
 CLOSED_PORT = 7999
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.curl import download
-from support.lab import V4, Lab, wait_until
+from tests.support.curl import download
+from tests.support.lab import V4, Lab, wait_until
 
 _PR_SET_CHILD_SUBREAPER = 36
 

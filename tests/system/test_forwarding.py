@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from support.curl import download
-from support.lab import Lab, Site
-from support.servers import ECHO_PORT
+from tests.support.curl import download
+from tests.support.lab import Lab, Site
+from tests.support.servers import ECHO_PORT
 
 
 def test_a_namespace_behind_the_client_downloads(lab: Lab, site: Site) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from support import stranger
-from support.lab import (
+from tests.support import stranger
+from tests.support.lab import (
     MANAGER,
     MANAGER_PORT,
     V4,
@@ -18,7 +18,7 @@ from support.lab import (
     descriptors,
     wait_until,
 )
-from support.servers import ECHO_PORT
+from tests.support.servers import ECHO_PORT
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NO_SETTINGS = bytes.fromhex("000000040000000000")

@@ -1,18 +1,20 @@
 """Whatever is at the manager's address, connect says what is wrong, in time."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
-from support import impostor
-from support.lab import MANAGER, MANAGER_PORT, V4, Lab, wait_until
+from tests.support import impostor
+from tests.support.lab import MANAGER, MANAGER_PORT, V4, Lab, wait_until
 
-PATIENCE = {"TUNSTACK_TIMEOUTS_MANAGER_CONNECT": "3"}
+PATIENCE: dict[str, Any] = {"TUNSTACK_TIMEOUTS_MANAGER_CONNECT": "3"}
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_something_else_listens(network: Lab, answer: bytes | None) -> None:
                     far.sendall(answer)
                     far.close()
 
-    held = []
+    held: list[socket.socket] = []
     with network.gateway.listen(V4) as listener:
         listener.settimeout(None)
         threading.Thread(target=serve, daemon=True).start()

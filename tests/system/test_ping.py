@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from support.lab import Lab, Site
+from tests.support.lab import Lab, Site
 
 ECHO_REQUEST = {
     socket.AF_INET: "ip daddr {} icmp type echo-request",

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.lab import MANAGER_PORT, V4, Lab, wait_until
-from support.servers import ECHO_PORT, content, digest
+from tests.support.lab import MANAGER_PORT, V4, Lab, wait_until
+from tests.support.servers import ECHO_PORT, content, digest
 
 KEEPALIVE = 2.0
 MB = 1_000_000

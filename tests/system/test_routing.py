@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.curl import download
-from support.lab import MANAGER_PORT, V4, V6, Lab, Site
+from tests.support.curl import download
+from tests.support.lab import MANAGER_PORT, V4, V6, Lab, Site
 
 TUNNEL, OUTSIDE = "through the tunnel", "outside"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.lab import V4, Lab, Namespace, Site, link
-from support.servers import ECHO_PORT
+from tests.support.lab import V4, Lab, Namespace, Site, link
+from tests.support.servers import ECHO_PORT
 
 SHARED = {socket.AF_INET: "10.98.50.1", socket.AF_INET6: "fd98:50::1"}
 """An address that both clients have."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.curl import CURL, download, upload
-from support.lab import Lab, Site
-from support.servers import ECHO_PORT, HTTP_PORT, content
+from tests.support.curl import CURL, download, upload
+from tests.support.lab import Lab, Site
+from tests.support.servers import ECHO_PORT, HTTP_PORT, content
 
 MB = 1_000_000
 MiB = 1024 * 1024

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from support import lab as labs
-from support.lab import Lab, Site, wait_until
+from tests.support import lab as labs
+from tests.support.lab import Lab, Site, wait_until
 
 CLOSED_PORT = 7999
 ABORT = struct.pack("ii", 1, 0)
