@@ -267,6 +267,7 @@ class Lab:
         self.name = f"ts-{os.getpid()}-{next(_serial)}"
         self.manager: subprocess.Popen[str] | None = None
         """The one started last."""
+        self._log_places: set[Path] = set()
         with ExitStack() as undo:
             # Not below pytest's directory: an unprivileged engine may not look into it.
             self.directory = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
@@ -295,6 +296,13 @@ class Lab:
     def close(self) -> None:
         """Remove the lab and end whatever runs in it."""
         self._close()
+        for log in self.engine_logs():
+            log.unlink()
+
+    def engine_logs(self) -> list[Path]:
+        """The logs of this lab's sessions, wherever tunstack keeps them."""
+        found = (place.glob(f"{self.name}*") for place in self._log_places)
+        return [log for logs in found for log in logs]
 
     def _namespace(self, undo: ExitStack, place: str) -> Namespace:
         namespace = Namespace(f"{self.name}-{place}", self.logs)
@@ -424,6 +432,8 @@ class Lab:
         """Give the document of ``status --json``; its exit code must agree."""
         result = self.tunstack("status", "--json", "--name", name or self.name)
         document: dict[str, Any] = json.loads(result.stdout)
+        if document["log"] is not None:
+            self._log_places.add(Path(document["log"]).parent)
         assert (result.returncode == 0) == (document["state"] == "connected")
         return document
 

@@ -31,7 +31,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     report = (yield).get_result()
     if report.failed:
         for lab in _labs:
-            for log in sorted(lab.logs.iterdir()):
+            for log in (*sorted(lab.logs.iterdir()), *lab.engine_logs()):
                 if text := log.read_text(errors="replace")[-4000:]:
                     report.sections.append((f"{lab.name}: {log.name}", text))
 

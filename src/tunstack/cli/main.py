@@ -53,6 +53,10 @@ def tunstack() -> None:
     """
 
 
+# The C core of gRPC would explain failed handshakes on standard error, beside us.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code. Errors go to standard error."""
     try:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM, with its chain.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM of its key.")
 @click.option("--insecure", is_flag=True, help="Listen anywhere without TLS and a token.")
+@click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there.")
 @click.option(
     "--drain",
     type=click.FloatRange(min=0),
@@ -57,6 +58,7 @@ def manager(
     tls_cert: Path | None,
     tls_key: Path | None,
     insecure: bool,
+    metrics: str | None,
     drain: float,
     verbose: bool,
 ) -> None:
@@ -69,10 +71,11 @@ def manager(
     from tunstack.manager.config import ManagerConfig
     from tunstack.rpc.loop import run
 
-    host, port = _host_port(listen)
+    host, port = _host_port("--listen", listen)
     config = ManagerConfig(
         host=host,
         port=port,
+        metrics=None if metrics is None else _host_port("--metrics", metrics),
         insecure=insecure,
         token_file=token_file,
         tls_cert=tls_cert,
@@ -107,11 +110,11 @@ async def _serve(config: "ManagerConfig", drain: float) -> None:
     await serving.drain(drain)
 
 
-def _host_port(text: str) -> tuple[str, int]:
+def _host_port(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 65_536):
-        raise UsageError(f"--listen {text}: want HOST:PORT", hint="say 127.0.0.1:7777")
+        raise UsageError(f"{option} {text}: want HOST:PORT", hint="say 127.0.0.1:7777")
     return host, int(port)
 
 

@@ -57,6 +57,8 @@ def _lines(report: Document) -> Iterator[str]:
         yield f"{report['state']}: {where}"
     if manager["rtt"] is not None:
         yield f"  round trip   {manager['rtt'] * 1000:.1f} ms"
+    if not manager["icmp"]:
+        yield "  ping         unavailable: the manager may not send ICMP"
     yield f"  device       {device['name']}, {', '.join(device['addresses'])}"
     for title, key in (
         ("routed", "proxied"),

@@ -216,6 +216,7 @@ class Daemon:
                 "address": link.manager.address,
                 "namespace": link.manager.namespace,
                 "rtt": link.rtt,
+                "icmp": link.cluster.icmp,
             },
             "device": {
                 "name": attachment.device.name,

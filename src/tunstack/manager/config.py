@@ -23,6 +23,9 @@ class ManagerConfig:
     port: int = 7777
     """Port to listen on; 0 picks one."""
 
+    metrics: tuple[str, int] | None = None
+    """Address and port for Prometheus; nothing listens without."""
+
     insecure: bool = False
     """Listen anywhere without TLS and token."""
 

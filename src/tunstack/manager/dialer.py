@@ -30,6 +30,8 @@ class Dialer:
         self._connections = 0
         self.targets = 0
         """Sockets that are open."""
+        self.opened = 0
+        """Sockets that have been since the start."""
         self.quiet = asyncio.Event()
         """No connection is open."""
         self.quiet.set()
@@ -56,6 +58,7 @@ class Dialer:
     def acquired(self, target: Target) -> None:
         """Count a target."""
         self.targets += 1
+        self.opened += 1
         if isinstance(target, TcpTarget):
             self._connections += 1
             self.quiet.clear()

@@ -9,6 +9,7 @@ from tunstack.manager import limits
 from tunstack.manager.auth import Tokens
 from tunstack.manager.config import ManagerConfig
 from tunstack.manager.dialer import Dialer
+from tunstack.manager.metrics import Metrics
 from tunstack.manager.poller import Poller
 from tunstack.manager.resolver import Resolver
 from tunstack.manager.session import Reception, Session, Shared
@@ -41,6 +42,7 @@ class Manager:
         self._gone = asyncio.Event()
         self._server: Server | None = None
         self._shared: Shared | None = None
+        self._metrics: Metrics | None = None
 
     async def start(self) -> tuple[str, int]:
         """Begin to accept sessions; returns where.
@@ -58,6 +60,14 @@ class Manager:
             dialer=Dialer(limit),
             resolver=Resolver(config.resolv_conf),
         )
+        if config.metrics is not None:
+            dialer = self._shared.dialer
+            self._metrics = Metrics(
+                *config.metrics,
+                sessions=lambda: len(self._sessions),
+                flows=lambda: dialer.targets,
+                opened=lambda: dialer.opened,
+            )
         self._server = await stock.serve(
             config.host,
             config.port,
@@ -66,6 +76,11 @@ class Manager:
             keepalive=config.keepalive,
         )
         return config.host, self._server.port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port that metrics are served on; ``None`` when they are not."""
+        return None if self._metrics is None else self._metrics.port
 
     async def run(self) -> None:
         """Wait until the manager has gone, by :meth:`drain`."""
@@ -98,6 +113,8 @@ class Manager:
             session.end(pb.CODE_DRAINING, GOING_AWAY)
         await self._server.close()
         self._shared.poller.close()
+        if self._metrics is not None:
+            self._metrics.close()
         self._gone.set()
 
     def _accept(self, channel: Channel) -> Reception:

@@ -83,8 +83,9 @@ class Channel(Protocol):
         """Say that :meth:`Handler.next_message` has something, cheap to repeat."""
 
     def close(self) -> None:
-        """End the stream in order, once what was pulled is sent; returns at once.
+        """End the stream in order; returns at once.
 
+        What :meth:`Handler.next_message` still has goes first, for 5 s at most.
         The handler is told by :meth:`Handler.channel_lost`.
         """
 
