@@ -66,6 +66,11 @@ def _made_connected() -> Iterator[Lab]:
         yield lab
 
 
+@pytest.fixture(scope="module")
+def _made_only(_ready: None) -> Iterator[Lab]:
+    yield from _made()
+
+
 @pytest.fixture(scope="session")
 def _connected(_ready: None) -> Iterator[Lab]:
     yield from _made_connected()

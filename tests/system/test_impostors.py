@@ -106,4 +106,5 @@ def test_a_manager_that_goes_mad_costs_its_session_and_nothing_else(
         assert process.stdout is not None
         for _ in range(2):  # it is given up, and tried again
             assert process.stdout.readline() == "stream\n"
+        assert network.status()["state"] in ("connected", "reconnecting")
     network.quit()

@@ -398,6 +398,8 @@ class Connection:
         if seq.lt(snd.wl1, seg_seq) or (snd.wl1 == seg_seq and seq.le(snd.wl2, seg_ack)):
             if window and not snd.wnd and self.rtt is not None:
                 self.rtt.backoff = 0  # no more probes
+                if snd.una == snd.nxt:
+                    self.deadline = None
             snd.wnd, snd.wl1, snd.wl2 = window, seg_seq, seg_ack
             snd.max_wnd = max(snd.max_wnd, window)
         return True
