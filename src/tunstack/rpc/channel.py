@@ -85,7 +85,7 @@ class Channel(Protocol):
     def close(self) -> None:
         """End the stream in order; returns at once.
 
-        What :meth:`Handler.next_message` still has goes first, for 5 s at most.
+        What :meth:`Handler.next_message` still has goes first, for a bounded time.
         The handler is told by :meth:`Handler.channel_lost`.
         """
 

@@ -29,7 +29,7 @@ from tunstack.rpc.channel import (
 
 _log = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 2.0
 """Seconds that an orderly end may take before it becomes an abort."""
 
 HANDSHAKE_TIMEOUT = 10.0

@@ -98,17 +98,7 @@ class Stack:
             if record[8] == 0 and key[0] == TCP:
                 connection = connections.get(key)
                 if connection is not None and not record[9] & SYN:
-                    connection.receive(
-                        record[0],
-                        record[1],
-                        record[9],
-                        record[6],
-                        arena,
-                        record[3],
-                        record[4],
-                        record[5],
-                        now,
-                    )
+                    connection.receive(record, arena, now)
                     due[connection] = None
                     continue
             self._receive_other(record, arena, now)
@@ -173,9 +163,7 @@ class Stack:
             self._remove(connection)
             connection = None
         if connection is not None:
-            connection.receive(
-                seg_seq, seg_ack, flags, record[6], arena, options, start, end, now
-            )
+            connection.receive(record, arena, now)
             self._due[connection] = None
         elif flags & RST:
             return

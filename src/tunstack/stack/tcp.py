@@ -30,6 +30,7 @@ from tunstack.stack.receive import OutOfOrder
 from tunstack.stack.rtt import RoundTrip
 from tunstack.stack.send import SendQueue
 from tunstack.wire import tcp as wire
+from tunstack.wire.record import Record
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 
@@ -240,23 +241,15 @@ class Connection:
 
     # Segments from the host
 
-    def receive(
-        self,
-        seg_seq: int,
-        seg_ack: int,
-        flags: int,
-        window: int,
-        memory: bytearray | bytes,
-        options: int,
-        start: int,
-        end: int,
-        now: float,
-    ) -> None:
+    def receive(self, segment: Record, memory: bytearray | bytes, now: float) -> None:
         """Take one segment: RFC 9293, section 3.10.7.4.
 
-        ``options``, ``start`` and ``end`` are offsets into ``memory``: TCP options, text,
-        end of text.
+        Args:
+            segment: what parsing gave; its offsets are into ``memory``.
+            memory: must stay as it is until the events have been handled.
+            now: the time.
         """
+        seg_seq, seg_ack, _, options, start, end, window, _, _, flags, _, _ = segment
         rcv, snd = self.rcv, self.snd
         length = end - start
         if (
@@ -281,20 +274,10 @@ class Connection:
                     self.ack_due = True
                     self.events.append((What.DATA, self, memory, start, end))
                 return
-        self._arrive(seg_seq, seg_ack, flags, window, memory, options, start, end, now)
+        self._arrive(segment, memory, now)
 
-    def _arrive(
-        self,
-        seg_seq: int,
-        seg_ack: int,
-        flags: int,
-        window: int,
-        memory: bytearray | bytes,
-        options: int,
-        start: int,
-        end: int,
-        now: float,
-    ) -> None:
+    def _arrive(self, segment: Record, memory: bytearray | bytes, now: float) -> None:
+        seg_seq, seg_ack, _, options, start, end, window, _, _, flags, _, _ = segment
         rcv, snd = self.rcv, self.snd
         if self.state is S.PENDING:
             self._arrive_pending(seg_seq, flags)
