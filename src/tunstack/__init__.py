@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunstack.engine.link import Cluster, Manager
     from tunstack.engine.session import Session, Status, connect
     from tunstack.errors import AuthError, ConfigError, TunnelError, TunstackError
+    from tunstack.host.device import Device
 
 __all__ = [
     "AuthError",
@@ -29,6 +30,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DatagramSocket",
+    "Device",
     "Manager",
     "Session",
     "Status",
@@ -46,6 +48,7 @@ _HOMES = {
     "Config": "config",
     "ConfigError": "errors",
     "DatagramSocket": "engine.datagrams",
+    "Device": "host.device",
     "Manager": "engine.link",
     "Session": "engine.session",
     "Status": "engine.session",

@@ -214,3 +214,11 @@ def test_quick_commands_load_nothing_heavy(command):
     )
     loaded = set(process.stdout.splitlines()[-1].split("|"))
     assert not loaded & HEAVY
+
+
+def test_a_deep_runtime_directory_is_no_obstacle(home, monkeypatch, capfd):
+    deep = home.joinpath(*["d" * 50] * 4)
+    deep.mkdir(parents=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert main.run(["quit"]) == 0
+    assert capfd.readouterr().out == "not connected\n"

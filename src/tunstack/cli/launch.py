@@ -40,7 +40,8 @@ class Daemons:
         helper_end, engine_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control = socket.socket(socket.AF_UNIX)
         with owner, helper_end, engine_end, control, _open_log(self.log) as log:
-            control.bind(str(directory / sessions.SOCKET))
+            with paths.socket_address(directory / sessions.SOCKET) as address:
+                control.bind(address)
             control.listen()
             self._helper = _spawn(
                 "tunstack.host.helper",

@@ -27,6 +27,7 @@ from tunstack.errors import (
     TunstackError,
     from_code,
 )
+from tunstack.host.paths import socket_address
 
 MAX_LINE = 4 * 1024 * 1024
 """Octets. A status with thousands of routes and a chain of authorities fit."""
@@ -110,7 +111,8 @@ class Client:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(PATIENCE)
         try:
-            sock.connect(str(path))
+            with socket_address(path) as address:
+                sock.connect(address)
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             sock.close()
             raise NotConnected("not connected") from exc

@@ -103,7 +103,9 @@ def _refused(name: str, exc: OSError) -> HostError | PrivilegeError:
 
 
 class Device:
-    """An open TUN device.
+    """An open TUN device, or anything else whose descriptor gives and takes packets.
+
+    A socket of type SOCK_SEQPACKET, for one: then ``vnet`` is 0.
 
     Args:
         fd: non-blocking; belongs to the device from here on.

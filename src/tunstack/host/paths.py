@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tunstack.errors import UsageError
@@ -28,6 +30,22 @@ def log_file(name: str) -> Path:
     from platformdirs import user_log_path
 
     return user_log_path("tunstack", appauthor=False) / f"{_checked(name)}.log"
+
+
+@contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """Give an address for the socket ``path``, as long as the context lasts.
+
+    An address of unix(7) has at most 108 octets, and a path may have more.
+
+    Raises:
+        FileNotFoundError: the directory of the socket does not exist.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def _checked(name: str) -> str:
