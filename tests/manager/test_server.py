@@ -210,6 +210,22 @@ async def test_octets_that_are_not_protobuf(start_manager, new_client):
             assert await call.read() is grpc.aio.EOF
 
 
+async def test_a_message_too_long_ends_its_session_with_the_reason(
+    start_manager, new_client
+):
+    manager, address = await start_manager()
+    other = await new_client(address)
+    await other.hello()
+    client = await new_client(address)
+    await client.hello()
+    await client.say(frames=bytes(5 * 1024 * 1024))
+    goodbye = await ended(client)
+    assert goodbye.code == pb.CODE_PROTOCOL
+    assert "at most 4194304" in goodbye.reason
+    await other.lives()
+    assert manager.session_count == 1
+
+
 async def test_random_frames_end_only_their_own_session(start_manager, new_client):
     _, address = await start_manager()
     other = await new_client(address)

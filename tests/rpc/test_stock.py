@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tunstack.errors import AuthError, HostError, TunnelError
 from tunstack.rpc import stock
-from tunstack.rpc.channel import MAX_RECEIVE, METHOD, Endpoint, Keys
+from tunstack.rpc.channel import METHOD, Endpoint, Keys
 
 PATIENCE = 10
 
@@ -124,7 +124,7 @@ async def test_an_abort_ends_the_stream_at_both_ends(ends, which):
 async def test_a_message_that_is_too_long_ends_the_stream_and_no_other(ends):
     client, server = await ends.connect()
     other_client, other_server = await ends.connect()
-    client.say(bytes(MAX_RECEIVE + 1))
+    client.say(bytes(stock.MOST + 1))
     assert not (await client.loss()).clean
     assert not (await server.loss()).clean
     other_client.say(b"still here")

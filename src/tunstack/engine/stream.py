@@ -18,7 +18,7 @@ from tunstack.errors import AuthError, TunnelError, TunstackError
 from tunstack.mux.session import Mux
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb
-from tunstack.rpc.channel import Channel, Loss
+from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +159,10 @@ class Stream:
         self._heard = True
         frames = envelope.unwrap(message)
         try:
+            if len(message) > MAX_RECEIVE:
+                raise ViolationError(
+                    f"a message of {len(message)} octets: at most {MAX_RECEIVE}"
+                )
             if frames is not None and self._open:
                 self._session.frames_received(frames)
             else:

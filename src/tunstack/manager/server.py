@@ -64,7 +64,7 @@ class Manager:
             dialer = self._shared.dialer
             self._metrics = Metrics(
                 *config.metrics,
-                sessions=lambda: len(self._sessions),
+                sessions=lambda: self.session_count,
                 flows=lambda: dialer.targets,
                 opened=lambda: dialer.opened,
             )
@@ -76,6 +76,11 @@ class Manager:
             keepalive=config.keepalive,
         )
         return config.host, self._server.port
+
+    @property
+    def session_count(self) -> int:
+        """Sessions, those whose client is away included."""
+        return len(self._sessions)
 
     @property
     def metrics_port(self) -> int | None:

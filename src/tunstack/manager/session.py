@@ -24,7 +24,7 @@ from tunstack.manager.target import Target
 from tunstack.mux.session import Flow, Mux
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb
-from tunstack.rpc.channel import Channel, Loss
+from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss
 from tunstack.wire.frame import Kind, Refusal
 
 _log = logging.getLogger(__name__)
@@ -180,6 +180,9 @@ class Session:
     def message_received(self, message: bytes | memoryview) -> None:
         """Take one message of the stream."""
         if self._over:
+            return
+        if len(message) > MAX_RECEIVE:
+            self._violated(f"a message of {len(message)} octets: at most {MAX_RECEIVE}")
             return
         frames = envelope.unwrap(message)
         if frames is not None:

@@ -15,7 +15,7 @@ from typing import Protocol
 METHOD = "/tunstack.v1.Tunnel/Connect"
 
 MAX_RECEIVE = 4 * 1024 * 1024
-"""Octets in one message from the other end. A larger one ends the stream."""
+"""Octets in one message from the other end. A longer one is a violation."""
 
 IN_FLIGHT = 1024 * 1024
 """Octets a transport may hold that the kernel has not taken yet."""

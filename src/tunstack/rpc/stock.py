@@ -37,6 +37,10 @@ HANDSHAKE_TIMEOUT = 10.0
 
 STREAMS_PER_CONNECTION = 16
 
+MOST = 4 * MAX_RECEIVE
+"""Octets of a message that grpcio refuses. It tells the receiver nothing of it, so what is
+too long but not absurd gets through to the session, which can say what was wrong."""
+
 _, _SERVICE, _METHOD = METHOD.split("/")
 
 _ABORTED = Loss("the stream was aborted")
@@ -51,7 +55,7 @@ def _options(keepalive: float) -> list[tuple[str, int]]:
     """Give what both ends set: room for bulk, and pings while nothing is said."""
     milliseconds = int(keepalive * 1000)
     return [
-        ("grpc.max_receive_message_length", MAX_RECEIVE),
+        ("grpc.max_receive_message_length", MOST),
         ("grpc.max_send_message_length", -1),
         ("grpc.http2.max_frame_size", IN_FLIGHT),
         ("grpc.http2.lookahead_bytes", MAX_RECEIVE),
