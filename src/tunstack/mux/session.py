@@ -393,7 +393,7 @@ class Mux:
             if not self._replay.acknowledge(count):
                 return f"an ACK of {count} messages, which cannot be"
             return None
-        if kind not in _TAKERS:
+        if kind not in _TAKERS and kind != _DATA:
             return f"a frame of unknown kind {kind}"
         if flow is None:
             # It may have been on the way when the flow ended here.
@@ -499,11 +499,6 @@ class Mux:
         events.append((Kind.UNREACHABLE, flow, _refusal(payload)))
         return None
 
-    def _take_data_for_nobody(
-        self, flow: Flow, payload: memoryview, events: list[Event]
-    ) -> str | None:
-        raise AssertionError("DATA for a flow is taken in receive()")
-
     def _is_ours(self, flow: Flow) -> bool:
         return flow.id % 2 == self._next_id % 2
 
@@ -511,7 +506,6 @@ class Mux:
 _TAKERS: dict[int, Callable[[Mux, Flow, memoryview, list[Event]], str | None]] = {
     Kind.OPENED: Mux._take_opened,
     Kind.REFUSED: Mux._take_refused,
-    Kind.DATA: Mux._take_data_for_nobody,
     Kind.CREDIT: Mux._take_credit,
     Kind.FIN: Mux._take_fin,
     Kind.RESET: Mux._take_reset,

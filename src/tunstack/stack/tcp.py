@@ -29,10 +29,11 @@ from tunstack.stack.events import Event, What
 from tunstack.stack.receive import OutOfOrder
 from tunstack.stack.rtt import RoundTrip
 from tunstack.stack.send import SendQueue
+from tunstack.wire import key as flow_key
 from tunstack.wire import tcp as wire
 from tunstack.wire.record import Record
 
-FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
 MAX_PIECE = 65_000
 """Octets of text in one packet: with headers less than IP's 65 535."""
@@ -816,7 +817,7 @@ class Connection:
 
 def _default_mss(key: bytes) -> int:
     """RFC 9293, section 3.7.1: 536 for IPv4, 1220 for IPv6."""
-    return 536 if key[1:13] == b"\0" * 10 + b"\xff\xff" else 1220
+    return 536 if flow_key.version(key) == 4 else 1220
 
 
 def _shift_for(octets: int) -> int:
