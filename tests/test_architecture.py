@@ -30,7 +30,9 @@ FORBIDDEN = {
 }
 """Down, and yet not allowed: the cluster's side has no device."""
 
-CORE = {"_fastpath", "wire", "stack", "mux", "dns"}
+CORE = {"_fastpath", "wire", "stack", "mux", "dns", "rpc/http2"}
+"""Rooms, and a part of one, that do without the network."""
+
 WORLD = {
     "asyncio", "grpc", "os", "random", "select", "socket", "subprocess", "threading",
     "time",
@@ -53,7 +55,7 @@ def violations(package: Path) -> Iterator[str]:
         for node in ast.walk(tree):
             where = f"{path}:{getattr(node, 'lineno', 0)}"
             for name in imported(node, here):
-                if reason := refuse_import(room, name):
+                if reason := refuse_import(parts, name):
                     yield f"{where}: {reason}"
             if room != "cli" and (act := prints_or_exits(node)):
                 yield f"{where}: {act}, which is for cli"
@@ -72,12 +74,16 @@ def imported(node: ast.AST, here: tuple[str, ...]) -> Iterator[str]:
             yield module
 
 
-def refuse_import(room: str, name: str) -> str | None:
+def refuse_import(parts: tuple[str, ...], name: str) -> str | None:
+    room, part = parts[0], "/".join(parts[:2])
     top, _, rest = name.partition(".")
     if top != "tunstack":
-        if room in CORE and top in WORLD:
+        if top in WORLD and (room in CORE or part in CORE):
             return f"{room} imports {top}, but the core is sans-IO"
         return None
+    if part in CORE and rest.startswith(f"{room}."):
+        inner = "/".join(rest.split(".")[:2])
+        return None if inner == part else f"{part} imports {rest}, which is not sans-IO"
     other = rest.partition(".")[0]
     if other == room:
         return None
@@ -132,6 +138,10 @@ BROKEN = {
     "loop": ("mux/session.py", "from asyncio import Queue", "the core is sans-IO"),
     "submodule": ("_fastpath/kernels.py", "import os.path", "the core is sans-IO"),
     "library": ("engine/x.py", "from tunstack import Session", "is the library"),
+    "part of a room": ("rpc/http2/x.py", "import asyncio", "the core is sans-IO"),
+    "out of that part": (
+        "rpc/http2/x.py", "from tunstack.rpc.lean import tls", "is not sans-IO",
+    ),
     "print": ("engine/x.py", "print(1)", "calls print"),
     "exit": ("host/helper.py", "import sys\nsys.exit(1)", "calls sys.exit"),
     "raise": ("manager/x.py", "raise SystemExit", "raises SystemExit"),
@@ -141,6 +151,8 @@ BROKEN = {
 
 FINE = {
     "down": ("engine/x.py", "from tunstack.stack.tcp import X\nimport asyncio, os, time"),
+    "within a part": ("rpc/http2/x.py", "from tunstack.rpc.http2.frame import X"),
+    "the rest of that room": ("rpc/lean/x.py", "import asyncio, ssl, time"),
     "within a room": ("stack/tcp.py", "from tunstack.stack import seq\nfrom . import seq"),
     "cli": ("cli/x.py", "import sys, tunstack\nprint(1)\nsys.exit(1)\nraise SystemExit(1)"),
     "errors everywhere": ("_fastpath/x.py", "from tunstack.errors import X\nimport struct"),
