@@ -1,7 +1,7 @@
 """The whole path: application, device, stack, stream, manager, server, and back.
 
-The question: what does an application get, beside kernel forwarding through the same
-namespaces in the same run?
+The question: what does an application get by either transport, beside kernel forwarding
+through the same namespaces in the same run?
 """
 
 import os
@@ -17,18 +17,20 @@ import pytest
 
 from tests.support import lab as labs
 from tests.support.lab import V4, Lab
+from tunstack.config import TRANSPORTS
 
 OCTETS = 256 * 1024 * 1024
 BLOCK = bytes(1024 * 1024)
 
 
-@pytest.fixture(scope="module", params=["kernel forwarding", "tunstack"])
+@pytest.fixture(scope="module", params=["kernel forwarding", *TRANSPORTS])
 def lab(request) -> Iterator[Lab]:
     if reason := labs.missing():
         pytest.skip(reason)
     made = Lab()
     try:
-        if request.param == "tunstack":
+        if request.param in TRANSPORTS:
+            made.transport = request.param
             made.manage()
             made.connect()
         else:
@@ -127,7 +129,7 @@ def bench_upload_in_single_packets(benchmark, lab, loss):
     rate(benchmark)
 
 
-@pytest.mark.parametrize("lab", ["tunstack"], indirect=True)
+@pytest.mark.parametrize("lab", TRANSPORTS, indirect=True)
 def bench_upload_through_a_queue_of_500(benchmark, lab):
     device = lab.status()["device"]["name"]
     lab.client.ip(f"link set {device} txqueuelen 500")
@@ -137,7 +139,7 @@ def bench_upload_through_a_queue_of_500(benchmark, lab):
     rate(benchmark)
 
 
-@pytest.mark.parametrize("lab", ["tunstack"], indirect=True)
+@pytest.mark.parametrize("lab", TRANSPORTS, indirect=True)
 def bench_memory_of_idle_connections(benchmark, lab):
     """Octets that engine and manager grow by for each of 5 000 idle connections."""
     count = 5000

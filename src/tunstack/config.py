@@ -25,6 +25,16 @@ def _between(name: str, value: float, low: float, high: float, unit: str) -> Non
         raise ConfigError(f"{name}: {value} is not between {low} and {high} {unit}")
 
 
+TRANSPORTS = ("lean", "stock")
+"""Implementations of gRPC; each is a module of ``rpc``."""
+
+
+def check_transport(name: str, value: str) -> None:
+    """Raise :class:`ConfigError` when there is no such transport."""
+    if value not in TRANSPORTS:
+        raise ConfigError(f"{name}: {value!r}: want {' or '.join(TRANSPORTS)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingConfig:
     """Which addresses go through the tunnel. Table ``[routing]``."""
@@ -119,7 +129,7 @@ class TunnelConfig:
     """``HOST:PORT`` of a manager reached directly."""
 
     transport: str = "stock"
-    """Which implementation of gRPC carries the stream."""
+    """Which gRPC carries the stream: ``lean`` is tunstack's, ``stock`` is grpcio."""
 
     keepalive: float = 10.0
     """Seconds of silence after which the other end is asked, and then given up."""
@@ -134,6 +144,7 @@ class TunnelConfig:
     """Octets of frames kept for a resumed stream. Beyond it sending waits."""
 
     def __post_init__(self) -> None:
+        check_transport("tunnel.transport", self.transport)
         for name in ("keepalive", "reconnect_first", "reconnect_most"):
             _between(f"tunnel.{name}", getattr(self, name), 0.01, 3600, "seconds")
         _between("tunnel.unacknowledged", self.unacknowledged, MiB, 1 << 30, "octets")

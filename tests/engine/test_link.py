@@ -5,7 +5,6 @@ import hashlib
 import random
 import ssl
 import struct
-import subprocess
 from ipaddress import ip_network
 from itertools import islice
 
@@ -21,6 +20,7 @@ from tests.support.fake_manager import (
     frame,
     split,
 )
+from tests.support.keys import make_keys
 from tunstack.config import Config, TimeoutsConfig, TunnelConfig
 from tunstack.engine.link import Link, backoff, parse_endpoint
 from tunstack.errors import AuthError, ConfigError, TunnelError, UsageError
@@ -92,11 +92,9 @@ def test_plaintext_and_authorities_exclude_each_other():
         parse_endpoint("10.0.0.1:7777", tls_ca=b"PEM", insecure=True)
 
 
-async def test_an_unknown_transport_is_named():
-    endpoint = parse_endpoint("127.0.0.1:1", tls_ca=None, insecure=False)
-    config = Config(tunnel=TunnelConfig(transport="pigeon"))
-    with pytest.raises(ConfigError, match=r"tunnel\.transport: 'pigeon': want stock"):
-        Link(endpoint, token=None, config=config)
+def test_an_unknown_transport_is_named():
+    with pytest.raises(ConfigError, match=r"tunnel\.transport: 'pigeon': want lean or"):
+        TunnelConfig(transport="pigeon")
 
 
 @pytest.mark.parametrize(
@@ -206,10 +204,16 @@ async def test_another_grpc_service(fake_manager, settings):
         await connected(address, settings())
 
 
-async def test_tls_towards_plaintext(manager_address, settings):
-    pem = ssl.DER_cert_to_PEM_cert(b"none").encode()
+async def test_tls_towards_plaintext(manager_address, settings, certificate):
+    pem = certificate[0].read_bytes()
     with pytest.raises((TunnelError, AuthError), match=manager_address):
         await connected(manager_address, settings(patience=1.0), tls_ca=pem)
+
+
+async def test_authorities_that_are_none(manager_address, settings):
+    pem = ssl.DER_cert_to_PEM_cert(b"none").encode()
+    with pytest.raises(ConfigError, match="authorities"):
+        await connected(manager_address, settings(), tls_ca=pem)
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])
@@ -226,14 +230,8 @@ async def test_whoever_has_no_token_is_told(start_manager, settings, tmp_path, t
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A self-signed certificate of 127.0.0.1: the files of it and of its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-        " -days 1 -subj /CN=manager -addext subjectAltName=IP:127.0.0.1"
-        " -keyout key.pem -out certificate.pem"
-    )
-    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    return folder / "certificate.pem", folder / "key.pem"
+    keys = make_keys(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+    return keys.certificate, keys.key
 
 
 async def test_tls_trusts_the_given_authority_and_no_other(

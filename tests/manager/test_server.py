@@ -5,12 +5,13 @@ import os
 import random
 import socket
 import struct
-import subprocess
 from ipaddress import ip_network
 
 import grpc
 import pytest
 
+from tests.support.keys import make_keys
+from tunstack.config import TRANSPORTS
 from tunstack.errors import ConfigError, HostError
 from tunstack.manager.config import ManagerConfig
 from tunstack.manager.server import STRANGERS, Manager
@@ -104,24 +105,27 @@ async def test_the_token_decides(start_manager, new_client, tmp_path):
 
 
 async def test_tls(start_manager, new_client, tmp_path):
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-        f" -keyout {tmp_path}/key -out {tmp_path}/cert -days 2 -subj /CN=manager"
-        " -addext subjectAltName=IP:127.0.0.1",
-        shell=True,
-        check=True,
-        capture_output=True,
-    )
-    _, address = await start_manager(tls_cert=tmp_path / "cert", tls_key=tmp_path / "key")
-    authority = (tmp_path / "cert").read_bytes()
+    keys = make_keys(tmp_path, "IP:127.0.0.1")
+    _, address = await start_manager(tls_cert=keys.certificate, tls_key=keys.key)
+    authority = keys.certificate.read_bytes()
     client = await new_client(address, grpc.ssl_channel_credentials(authority))
     assert (await client.hello()).protocol == 1
 
 
-async def test_a_key_that_cannot_be_read(tmp_path):
-    config = ManagerConfig(tls_cert=tmp_path / "cert", tls_key=tmp_path / "key")
-    with pytest.raises(ConfigError, match="cert"):
-        Manager(config)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_key_that_cannot_be_read(tmp_path, transport):
+    files = {"tls_cert": tmp_path / "cert", "tls_key": tmp_path / "key"}
+    manager = Manager(ManagerConfig(port=0, transport=transport, **files))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        await manager.start()
+
+
+async def test_a_key_that_is_none(tmp_path):
+    (tmp_path / "noise").write_bytes(b"noise")
+    files = {"tls_cert": tmp_path / "noise", "tls_key": tmp_path / "noise"}
+    manager = Manager(ManagerConfig(port=0, **files))
+    with pytest.raises(ConfigError, match="not a certificate and its key"):
+        await manager.start()
 
 
 async def test_a_taken_port(start_manager):
@@ -339,7 +343,9 @@ async def test_a_client_that_reads_nothing_does_not_fill_the_memory(
     _, address = await start_manager()
     other = await new_client(address)
     await other.hello()
-    async with grpc.aio.insecure_channel(address) as channel:
+    # A window that does not grow is filled soon.
+    options = [("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(address, options) as channel:
         call = channel.stream_stream("/tunstack.v1.Tunnel/Connect")()
 
         async def say(**body):

@@ -36,6 +36,9 @@ from tests.support.servers import HTTP_PORT
 DIRECT = os.environ.get("TUNSTACK_SYSTEM_DIRECT") == "1"
 """No tunnel: the gateway forwards."""
 
+TRANSPORT = os.environ.get("TUNSTACK_SYSTEM_TRANSPORT", "stock")
+"""Which gRPC carries the tunnel, at both ends unless a test says otherwise."""
+
 MANAGER_PORT = 7777
 
 TOOLS = ("ip", "nft", "curl", "ping")
@@ -267,6 +270,8 @@ class Lab:
         self.name = f"ts-{os.getpid()}-{next(_serial)}"
         self.manager: subprocess.Popen[str] | None = None
         """The one started last."""
+        self.transport = TRANSPORT
+        """Of managers and sessions that are started from now on."""
         self._log_places: set[Path] = set()
         with ExitStack() as undo:
             # Not below pytest's directory: an unprivileged engine may not look into it.
@@ -369,7 +374,7 @@ class Lab:
             options = ("--insecure", "--listen", MANAGER)
             options += tuple(f"--subnet={subnet}" for subnet in subnets)
         manager = self.gateway.start(
-            *tunstack("manager", *options),
+            *tunstack("manager", "--transport", self.transport, *options),
             log=log,
             stdout=subprocess.PIPE,
             env=self.environment,
@@ -392,7 +397,7 @@ class Lab:
         process = (where or self.client).start(
             *tunstack(*words, "--manager", manager, *options),
             log=f"connect-{name}",
-            env=self.environment | environment,
+            env=self._environment(environment),
         )
 
         def connected() -> bool:
@@ -421,12 +426,16 @@ class Lab:
         """Run a tunstack command in the client to its end, whatever that is."""
         return subprocess.run(
             self.client.inside(*tunstack(*words)),
-            env=self.environment | environment,
+            env=self._environment(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout,
         )
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        """Of a tunstack command."""
+        return self.environment | {"TUNSTACK_TUNNEL_TRANSPORT": self.transport} | more
 
     def status(self, name: str | None = None) -> dict[str, Any]:
         """Give the document of ``status --json``; its exit code must agree."""

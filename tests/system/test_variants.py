@@ -6,17 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import lab as labs
 from tests.support.curl import download, upload
 from tests.support.lab import Lab, Site
 from tests.support.servers import ECHO_PORT
 
 MB = 1_000_000
 
+OTHER_TRANSPORT = "stock" if labs.TRANSPORT == "lean" else "lean"
+"""Than the manager's."""
+
 VARIANTS = {
     "no offload": (("--no-offload",), {}),
     "no offload, small packets": (("--no-offload", "--mtu", "1500"), {}),
     "small packets": (("--mtu", "1280"), {}),
     "eager": ((), {"TUNSTACK_TCP_ACCEPT": "eager"}),
+    "the other transport": ((), {"TUNSTACK_TUNNEL_TRANSPORT": OTHER_TRANSPORT}),
 }
 
 

@@ -111,7 +111,7 @@ def connect(
         # A shell starts a command with & so that it ignores SIGINT.
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        with Daemons(name) as daemons:
+        with Daemons(name, config.tunnel.transport) as daemons:
             daemons.engine.send("connect", **request)
             report = daemons.engine.reply(_patience(config), _progress(verbose))
             if report is None:

@@ -24,13 +24,14 @@ class Daemons:
 
     Args:
         name: the session's.
+        transport: of the session; the engine loads it while it may read everything.
 
     Raises:
         HostError: there is such a session already; or, at the end, the helper was killed.
         TunnelError: at the end, the engine was killed.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, transport: str) -> None:
         self._name = name
         lock = sessions.claim(name)
         directory = paths.session_dir(name)
@@ -64,6 +65,7 @@ class Daemons:
                     "gid": gid,
                     "name": name,
                     "log": self.log,
+                    "transport": transport,
                 },
                 [owner.fileno(), control.fileno(), engine_end.fileno(), lock],
                 log,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tunstack.config import Network
+from tunstack.config import TRANSPORTS, Network
 from tunstack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM, with its chain.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM of its key.")
 @click.option("--insecure", is_flag=True, help="Listen anywhere without TLS and a token.")
+@click.option(
+    "--transport",
+    type=click.Choice(TRANSPORTS),
+    default="stock",
+    show_default=True,
+    help="Which gRPC serves: tunstack's own, or grpcio.",
+)
 @click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there.")
 @click.option(
     "--drain",
@@ -58,6 +65,7 @@ def manager(
     tls_cert: Path | None,
     tls_key: Path | None,
     insecure: bool,
+    transport: str,
     metrics: str | None,
     drain: float,
     verbose: bool,
@@ -77,6 +85,7 @@ def manager(
         port=port,
         metrics=None if metrics is None else _host_port("--metrics", metrics),
         insecure=insecure,
+        transport=transport,
         token_file=token_file,
         tls_cert=tls_cert,
         tls_key=tls_key,

@@ -42,6 +42,7 @@ from tunstack.engine.link import Link, parse_endpoint
 from tunstack.errors import HostError, TunnelError, TunstackError
 from tunstack.host.helper_client import Helper
 from tunstack.host.routes import Address
+from tunstack.rpc import transport
 from tunstack.rpc.loop import run
 
 _log = logging.getLogger("tunstack.engine")
@@ -304,10 +305,12 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--log", required=True)
+    parser.add_argument("--transport", required=True)
     arguments = parser.parse_args()
 
     for module in _LATER:
         import_module(module)
+    transport.load(arguments.transport)
     os.chdir("/")
     os.umask(0o077)
     become(arguments.uid, arguments.gid)

@@ -21,15 +21,12 @@ from tunstack.config import Config, Network
 from tunstack.engine.stream import Stream, ViolationError
 from tunstack.errors import ConfigError, TunnelError, TunstackError, UsageError
 from tunstack.mux.session import TCP, Flow, Mux
-from tunstack.rpc import stock
+from tunstack.rpc import transport
 from tunstack.rpc import tunnel_pb2 as pb
 from tunstack.rpc.channel import Channel, Endpoint
 from tunstack.wire.frame import Kind, Refusal
 
 _log = logging.getLogger(__name__)
-
-TRANSPORTS = {"stock": stock.connect}
-"""What ``tunnel.transport`` may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +129,6 @@ class Link:
         token: proves who we are; ``None`` without.
         config: of the tunnel and its timeouts.
         uniform: random numbers in [0, 1).
-
-    Raises:
-        ConfigError: there is no such transport.
     """
 
     def __init__(
@@ -145,11 +139,6 @@ class Link:
         config: Config,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        if config.tunnel.transport not in TRANSPORTS:
-            raise ConfigError(
-                f"tunnel.transport: {config.tunnel.transport!r}:"
-                f" want {' or '.join(TRANSPORTS)}"
-            )
         self._endpoint = endpoint
         self._token = token
         self._config = config
@@ -271,7 +260,7 @@ class Link:
             self._stream = Stream(channel, self, self._hello(), keepalive)
             return self._stream
 
-        connect = TRANSPORTS[self._config.tunnel.transport]
+        connect = transport.load(self._config.tunnel.transport).connect
         await connect(self._endpoint, attach, keepalive=keepalive, timeout=timeout)
         stream = self._stream
         assert stream is not None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from tunstack.config import MiB, Network
+from tunstack.config import MiB, Network, check_transport
 from tunstack.errors import ConfigError, UsageError
 
 
@@ -25,6 +25,9 @@ class ManagerConfig:
 
     metrics: tuple[str, int] | None = None
     """Address and port for Prometheus; nothing listens without."""
+
+    transport: str = "stock"
+    """Which gRPC serves: ``lean`` is tunstack's, ``stock`` is grpcio."""
 
     insecure: bool = False
     """Listen anywhere without TLS and token."""
@@ -87,6 +90,7 @@ class ManagerConfig:
     """Seconds of silence after which a client is asked, and then given up."""
 
     def __post_init__(self) -> None:
+        check_transport("transport", self.transport)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("TLS needs both a certificate and its key")
         protected = self.tls_cert is not None and self.token_file is not None

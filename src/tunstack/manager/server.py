@@ -4,7 +4,6 @@ import asyncio
 import logging
 
 from tunstack._version import PRODUCT, PROTOCOL, PROTOCOL_MINIMUM
-from tunstack.errors import ConfigError
 from tunstack.manager import limits
 from tunstack.manager.auth import Tokens
 from tunstack.manager.config import ManagerConfig
@@ -13,7 +12,7 @@ from tunstack.manager.metrics import Metrics
 from tunstack.manager.poller import Poller
 from tunstack.manager.resolver import Resolver
 from tunstack.manager.session import Reception, Session, Shared
-from tunstack.rpc import stock
+from tunstack.rpc import transport
 from tunstack.rpc import tunnel_pb2 as pb
 from tunstack.rpc.channel import Channel, Keys, Server
 
@@ -29,13 +28,12 @@ class Manager:
     """Serves sessions until it is told to go.
 
     Raises:
-        ConfigError: the token file, the certificate or its key is of no use.
+        ConfigError: the token file is of no use.
     """
 
     def __init__(self, config: ManagerConfig) -> None:
         self._config = config
         self._tokens = None if config.token_file is None else Tokens(config.token_file)
-        self._keys = _read_keys(config)
         self._sessions: dict[bytes, Session] = {}
         self._strangers: set[Reception] = set()
         self._draining = False
@@ -49,6 +47,7 @@ class Manager:
 
         Raises:
             HostError: the address cannot be listened on.
+            ConfigError: the certificate or its key is of no use.
         """
         config = self._config
         loop = asyncio.get_running_loop()
@@ -68,11 +67,11 @@ class Manager:
                 flows=lambda: dialer.targets,
                 opened=lambda: dialer.opened,
             )
-        self._server = await stock.serve(
+        self._server = await transport.load(config.transport).serve(
             config.host,
             config.port,
             self._accept,
-            keys=self._keys,
+            keys=_keys(config),
             keepalive=config.keepalive,
         )
         return config.host, self._server.port
@@ -186,12 +185,7 @@ class Manager:
         )
 
 
-def _read_keys(config: ManagerConfig) -> Keys | None:
+def _keys(config: ManagerConfig) -> Keys | None:
     if config.tls_cert is None or config.tls_key is None:
         return None
-    try:
-        return Keys(
-            certificate=config.tls_cert.read_bytes(), key=config.tls_key.read_bytes()
-        )
-    except OSError as exc:
-        raise ConfigError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
+    return Keys(certificate=config.tls_cert, key=config.tls_key)

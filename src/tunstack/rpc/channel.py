@@ -10,7 +10,8 @@ Messages are the protobuf messages of ``tunnel.proto``, encoded.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 METHOD = "/tunstack.v1.Tunnel/Connect"
 
@@ -34,15 +35,56 @@ class Endpoint:
     server_name: str | None = None
     """The name that the certificate must bear; ``None`` means ``host``."""
 
+    @property
+    def peer(self) -> str:
+        """The address as people write it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """The host that a request names."""
+        return self.server_name or self.peer
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A Unix socket, which needs no TLS: the file system says who may use it."""
+
+    path: Path
+
+    @property
+    def peer(self) -> str:
+        """The address as people write it."""
+        return f"unix:{self.path}"
+
+    @property
+    def authority(self) -> str:
+        """The host that a request names; gRPC has everybody say so."""
+        return "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A connection that exists already: a reader and a writer like asyncio's."""
+
+    reader: Any
+    """Has ``await read(n)``, which gives no octets at the end."""
+    writer: Any
+    """Has ``writelines``, ``await drain()`` and ``close()``."""
+    peer: str
+    """Who is at the other end, for people."""
+    authority: str = "localhost"
+    """The host that a request names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """What a server proves itself with."""
+    """What a server proves itself with: files in PEM."""
 
-    certificate: bytes
-    """PEM, with its chain."""
-    key: bytes
-    """PEM."""
+    certificate: Path
+    """With its chain."""
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from tunstack.errors import AuthError, HostError, TunnelError
+from tunstack.errors import AuthError, ConfigError, HostError, TunnelError
 from tunstack.rpc.channel import (
     IN_FLIGHT,
     MAX_RECEIVE,
@@ -25,6 +25,7 @@ from tunstack.rpc.channel import (
     Handler,
     Keys,
     Loss,
+    Unix,
 )
 
 _log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class _Stream:
 
 
 async def connect(
-    endpoint: Endpoint,
+    endpoint: Endpoint | Unix,
     make_handler: Callable[[Channel], Handler],
     *,
     keepalive: float,
@@ -201,8 +202,7 @@ async def connect(
         TunnelError: nothing is there, or it does not speak gRPC, or not in time.
         AuthError: the manager's certificate is not to be trusted.
     """
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    peer = f"{host}:{endpoint.port}"
+    peer = endpoint.peer
     options: list[tuple[str, int | str]] = [
         *_options(keepalive),
         # Every session is a connection of its own, straight to where it was told.
@@ -211,7 +211,7 @@ async def connect(
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
     ]
-    if endpoint.tls:
+    if isinstance(endpoint, Endpoint) and endpoint.tls:
         if endpoint.server_name is not None:
             options.append(("grpc.ssl_target_name_override", endpoint.server_name))
         credentials = grpc.ssl_channel_credentials(endpoint.ca)
@@ -306,13 +306,22 @@ class _Server:
         await self._server.stop(grace=CLOSE_TIMEOUT / 10)
 
     async def start(self, address: str, keys: Keys | None) -> None:
-        """Begin to serve; raises ``RuntimeError`` when the address cannot be bound."""
+        """Begin to serve.
+
+        Raises:
+            RuntimeError: the address cannot be bound.
+            ConfigError: the keys cannot be read.
+        """
         if keys is None:
             self.port = self._server.add_insecure_port(address)
         else:
-            pair = [(keys.key, keys.certificate)]
+            try:
+                pairs = [(keys.key.read_bytes(), keys.certificate.read_bytes())]
+            except OSError as exc:
+                text = f"{exc.filename} cannot be read: {exc.strerror}"
+                raise ConfigError(text) from exc
             self.port = self._server.add_secure_port(
-                address, grpc.ssl_server_credentials(pair)
+                address, grpc.ssl_server_credentials(pairs)
             )
         await self._announce(serving=True)
         await self._server.start()
@@ -356,6 +365,7 @@ async def serve(
 
     Raises:
         HostError: the address is taken, or not this computer's.
+        ConfigError: the keys cannot be read.
     """
     options = [
         *_options(keepalive),

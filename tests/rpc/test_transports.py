@@ -1,17 +1,22 @@
+"""What every transport does, in all combinations of both ends."""
+
 import asyncio
+import itertools
 import socket
-import subprocess
 
 import grpc
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.keys import make_keys
 from tunstack.errors import AuthError, HostError, TunnelError
-from tunstack.rpc import stock
-from tunstack.rpc.channel import METHOD, Endpoint, Keys
+from tunstack.rpc import lean, stock
+from tunstack.rpc.channel import METHOD, Endpoint
 
 PATIENCE = 10
+
+TRANSPORTS = {"lean": lean, "stock": stock}
 
 
 class Peer:
@@ -19,11 +24,14 @@ class Peer:
 
     def __init__(self, channel):
         self.channel = channel
+        self.broken = False
         self.outgoing = []
         self.incoming = asyncio.Queue()
         self.lost = asyncio.get_running_loop().create_future()
 
     def message_received(self, message):
+        if self.broken:
+            raise RuntimeError("a bug")
         self.incoming.put_nowait(bytes(message))
 
     def next_message(self):
@@ -46,9 +54,16 @@ class Peer:
 class Ends:
     """A server, and a way to get both ends of a stream to it."""
 
-    def __init__(self):
+    def __init__(self, client, server):
+        self.client = client
+        self.server_transport = server
         self.server = None
         self.accepted = asyncio.Queue()
+
+    async def serve(self, keys=None):
+        self.server = await self.server_transport.serve(
+            "127.0.0.1", 0, self.accept, keys=keys, keepalive=10
+        )
 
     def accept(self, channel):
         peer = Peer(channel)
@@ -65,14 +80,26 @@ class Ends:
             return client
 
         fields = {"host": "127.0.0.1", "port": self.server.port, "tls": False, **fields}
-        await stock.connect(Endpoint(**fields), make, keepalive=10, timeout=PATIENCE)
+        await self.client.connect(Endpoint(**fields), make, keepalive=10, timeout=PATIENCE)
         return client, await asyncio.wait_for(self.accepted.get(), PATIENCE)
 
 
+@pytest.fixture(params=itertools.product(TRANSPORTS, TRANSPORTS), ids=" to ".join)
+def combination(request):
+    """The transports of client and server."""
+    client, server = request.param
+    return TRANSPORTS[client], TRANSPORTS[server]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request):
+    return TRANSPORTS[request.param]
+
+
 @pytest_asyncio.fixture
-async def ends():
-    ends = Ends()
-    ends.server = await stock.serve("127.0.0.1", 0, ends.accept, keys=None, keepalive=10)
+async def ends(combination):
+    ends = Ends(*combination)
+    await ends.serve()
     yield ends
     await ends.server.close()
 
@@ -141,7 +168,7 @@ async def test_a_server_that_closes_ends_its_streams(ends):
 async def test_a_handler_that_fails_ends_its_stream_and_no_other(ends, caplog):
     client, server = await ends.connect()
     other_client, other_server = await ends.connect()
-    server.message_received = None
+    server.broken = True
     client.say(b"x")
     assert not (await client.loss()).clean
     assert "the session failed" in caplog.text
@@ -178,22 +205,22 @@ async def test_a_pull_waits_while_the_other_end_does_not_read(ends):
         await peer.loss()
 
 
-async def test_nothing_listens():
+async def test_nothing_listens(transport):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     endpoint = Endpoint(host="127.0.0.1", port=port, tls=False)
     with pytest.raises(TunnelError, match="Connection refused"):
-        await stock.connect(endpoint, Peer, keepalive=10, timeout=PATIENCE)
+        await transport.connect(endpoint, Peer, keepalive=10, timeout=PATIENCE)
 
 
-async def test_somebody_listens_who_says_nothing():
+async def test_somebody_listens_who_says_nothing(transport):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         endpoint = Endpoint(host="127.0.0.1", port=sock.getsockname()[1], tls=False)
         with pytest.raises(TunnelError, match=r"timed out.*timeouts\.manager_connect"):
-            await stock.connect(endpoint, Peer, keepalive=10, timeout=0.3)
+            await transport.connect(endpoint, Peer, keepalive=10, timeout=0.3)
 
 
-async def test_a_server_of_something_else_refuses():
+async def test_a_server_of_something_else_refuses(transport):
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -204,14 +231,16 @@ async def test_a_server_of_something_else_refuses():
         return peers[0]
 
     endpoint = Endpoint(host="127.0.0.1", port=port, tls=False)
-    await stock.connect(endpoint, make, keepalive=10, timeout=PATIENCE)
+    await transport.connect(endpoint, make, keepalive=10, timeout=PATIENCE)
     assert (await peers[0].loss()).refused
     await server.stop(None)
 
 
-async def test_a_taken_address_is_an_error_of_this_host(ends):
-    with pytest.raises(HostError, match="cannot listen"):
-        await stock.serve("127.0.0.1", ends.server.port, Peer, keys=None, keepalive=10)
+async def test_a_taken_address_is_an_error_of_this_host(transport):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        with pytest.raises(HostError, match="cannot listen"):
+            await transport.serve("127.0.0.1", port, Peer, keys=None, keepalive=10)
 
 
 async def test_other_methods_are_not_implemented(ends):
@@ -238,31 +267,20 @@ async def test_health_follows_what_is_set(ends, service):
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("keys")
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-        f" -keyout {folder}/key -out {folder}/cert -days 2 -subj /CN=manager"
-        " -addext subjectAltName=DNS:manager.test",
-        shell=True,
-        check=True,
-        capture_output=True,
-    )
-    return Keys(
-        certificate=(folder / "cert").read_bytes(), key=(folder / "key").read_bytes()
-    )
+    return make_keys(tmp_path_factory.mktemp("keys"), "DNS:manager.test")
 
 
 @pytest_asyncio.fixture
-async def tls_ends(keys):
-    ends = Ends()
-    ends.server = await stock.serve("127.0.0.1", 0, ends.accept, keys=keys, keepalive=10)
+async def tls_ends(combination, keys):
+    ends = Ends(*combination)
+    await ends.serve(keys)
     yield ends
     await ends.server.close()
 
 
 async def test_tls_with_an_authority_and_a_name(tls_ends, keys):
     client, server = await tls_ends.connect(
-        tls=True, ca=keys.certificate, server_name="manager.test"
+        tls=True, ca=keys.certificate.read_bytes(), server_name="manager.test"
     )
     client.say(b"over TLS")
     assert await server.hear() == b"over TLS"
@@ -273,7 +291,7 @@ async def test_a_certificate_of_a_stranger_or_another_name_is_not_trusted(
     tls_ends, keys, fields
 ):
     if "ca" in fields:
-        fields = {"ca": keys.certificate}
+        fields = {"ca": keys.certificate.read_bytes()}
     with pytest.raises(AuthError):
         await tls_ends.connect(tls=True, **fields)
 

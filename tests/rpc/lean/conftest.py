@@ -1,0 +1,1 @@
+from tests.rpc.conftest import pytest_asyncio_loop_factories  # noqa: F401
