@@ -20,11 +20,13 @@ AS_ROOT = $(shell ((!EUID)) || ! sudo -n true 2>/dev/null || echo sudo -n)
 demo: .venv/built
 	$(AS_ROOT) $(BIN)/tunstack demo
 
-test: lint
+test: lint .venv/go/built
 	$(BIN)/pytest --ignore=tests/system --ignore=tests/host
 	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/host tests/system
+	$(AS_ROOT) env TUNSTACK_SYSTEM_TRANSPORT=stock $(BIN)/pytest -p no:cacheprovider \
+	    tests/system
 	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
-	    --ignore=tests/_fastpath/test_sanitizers.py
+	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/_fastpath/test_sanitizers.py
 
 lint: .venv/built
 	$(BIN)/ruff check
@@ -54,6 +56,10 @@ clean:
 .venv/installed: .venv/packages pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.venv/go/built: .venv/installed .ci/go-programs
+	.ci/go-programs .venv/go/bin $(BIN)/python
 	touch $@
 
 .venv/built: .venv/installed build_ext.py $(wildcard $(ROOM)/*.[ch])
