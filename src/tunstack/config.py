@@ -128,7 +128,7 @@ class TunnelConfig:
     manager: str | None = None
     """``HOST:PORT`` of a manager reached directly."""
 
-    transport: str = "stock"
+    transport: str = "lean"
     """Which gRPC carries the stream: ``lean`` is tunstack's, ``stock`` is grpcio."""
 
     keepalive: float = 10.0

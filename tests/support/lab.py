@@ -36,7 +36,7 @@ from tests.support.servers import HTTP_PORT
 DIRECT = os.environ.get("TUNSTACK_SYSTEM_DIRECT") == "1"
 """No tunnel: the gateway forwards."""
 
-TRANSPORT = os.environ.get("TUNSTACK_SYSTEM_TRANSPORT", "stock")
+TRANSPORT = os.environ.get("TUNSTACK_SYSTEM_TRANSPORT", "lean")
 """Which gRPC carries the tunnel, at both ends unless a test says otherwise."""
 
 MANAGER_PORT = 7777

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--transport",
     type=click.Choice(TRANSPORTS),
-    default="stock",
+    default="lean",
     show_default=True,
     help="Which gRPC serves: tunstack's own, or grpcio.",
 )

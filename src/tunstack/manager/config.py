@@ -26,7 +26,7 @@ class ManagerConfig:
     metrics: tuple[str, int] | None = None
     """Address and port for Prometheus; nothing listens without."""
 
-    transport: str = "stock"
+    transport: str = "lean"
     """Which gRPC serves: ``lean`` is tunstack's, ``stock`` is grpcio."""
 
     insecure: bool = False
