@@ -335,6 +335,14 @@ async def test_a_stranger_is_not_trusted_and_says_why(start):
         await open_client(endpoint, keepalive=10, timeout=PATIENCE)
 
 
+async def test_tls_to_somebody_who_has_none(start, keys):
+    connect = await start()
+    ca = keys.certificate.read_bytes()
+    endpoint = Endpoint(host="127.0.0.1", port=connect.server.port, tls=True, ca=ca)
+    with pytest.raises(TunnelError, match="TLS failed: "):
+        await open_client(endpoint, keepalive=10, timeout=PATIENCE)
+
+
 async def test_a_socket_that_is_not_there(tmp_path):
     with pytest.raises(TunnelError, match="No such file"):
         await open_client(Unix(tmp_path / "none"), keepalive=10, timeout=PATIENCE)

@@ -388,9 +388,11 @@ class Transport(asyncio.BufferedProtocol):
 
 
 def reason(exc: Exception) -> str:
-    """Say what went wrong as the kernel does; asyncio has words of its own for it."""
+    """Say what went wrong as the kernel does, or OpenSSL, without where in the code."""
+    if isinstance(exc, ssl.SSLError) and exc.reason:
+        return f"TLS failed: {exc.reason.lower().replace('_', ' ')}"
     number = getattr(exc, "errno", None)
-    if isinstance(number, int) and number > 0 and not isinstance(exc, ssl.SSLError):
+    if isinstance(number, int) and number > 0:
         return os.strerror(number)
     return str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
 
