@@ -367,7 +367,7 @@ def test_a_message_larger_than_the_window_arrives():
 
 def test_a_window_grows_when_it_is_what_limits():
     near, stream, far, other = pair()
-    far.machine.be_eager(other)
+    far.machine.be_eager(other, far.now)
     queue(stream, *[bytes(100_000)] * 600)
     near.machine.sender.wake(stream)
     before = other.window.size
@@ -386,7 +386,7 @@ def test_a_window_grows_when_it_is_what_limits():
 
 def test_a_window_does_not_grow_when_there_is_time():
     near, stream, far, other = pair()
-    far.machine.be_eager(other)
+    far.machine.be_eager(other, far.now)
     waiting = queue(stream, *[bytes(100_000)] * 100)
     near.machine.sender.wake(stream)
     before = other.window.size
@@ -542,3 +542,34 @@ def test_a_malformed_request_ends_its_stream_only(fields):
     ((_, _, number, payload),) = end.frames(Type.RST_STREAM)
     assert (number, payload) == (1, struct.pack(">I", Code.PROTOCOL_ERROR))
     assert end.feed(headers(REQUEST, 3))[0][0] is What.REQUEST
+
+
+def test_the_connection_has_a_window_of_its_own():
+    end, stream = begun()
+    end.feed(window_update(1_000_000, 1))
+    queue(stream, *[bytes(30_000)] * 3)
+    end.machine.respond(stream, grpc.response())
+    end.machine.sender.wake(stream)
+    assert sum(len(f[3]) for f in end.frames(Type.DATA)) == 65_535
+    end.feed(window_update(100_000))
+    assert sum(len(f[3]) for f in end.frames(Type.DATA)) == 3 * 30_005 - 65_535
+
+
+def test_what_came_before_somebody_read_eagerly_is_used_up_too():
+    limits = Limits(window=65_536, window_most=65_536)
+    near, stream, far, other = pair(limits=limits)
+    queue(stream, b"early", bytes(1_000_000))
+    near.machine.sender.wake(stream)
+    far.feed(near.output(100))
+    far.machine.be_eager(other, far.now)
+    assert [len(v) for what, _, v in talk(near, far) if what is What.MESSAGE] == [1_000_000]
+
+
+def test_what_a_stream_held_that_is_reset_is_free_again():
+    end = server(limits=Limits(window=100_000, connection_window=200_000))
+    for number in range(1, 41, 2):
+        ((_, stream, _),) = end.feed(headers(REQUEST, number))
+        assert len(end.feed(data(message(bytes(90_000)), number))) == 1
+        end.machine.reset(stream, Code.CANCEL)
+        end.output()
+    assert end.machine.over is None

@@ -170,7 +170,7 @@ def test_a_message_in_crumbs():
 
 def test_a_message_in_frames_of_a_proxy_is_none():
     end, stream = begun()
-    end.machine.be_eager(stream)
+    end.machine.be_eager(stream, end.now)
     octets = message(bytes(3_000_000))
     pieces = [octets[at : at + 1400] for at in range(0, len(octets), 1400)]
     events = end.feed(b"".join(map(data, pieces)))
@@ -206,7 +206,7 @@ def test_honest_window_updates_in_any_number_are_no_attack(size):
 def test_a_ping_for_each_message_is_no_attack(size):
     """grpc-go measures the round trip while data comes."""
     end, stream = begun()
-    end.machine.be_eager(stream)
+    end.machine.be_eager(stream, end.now)
     for _ in range(10_000):
         end.feed(data(message(bytes(size))) + frame(Type.PING, 0, 0, bytes(8)))
         end.output()

@@ -259,7 +259,7 @@ class Connection:
             self._grant(stream, now)
         self._grant_connection(now)
 
-    def be_eager(self, stream: Stream) -> None:
+    def be_eager(self, stream: Stream, now: float) -> None:
         """From now on each message is used up when its event is taken.
 
         Those whose events have not been taken yet are, too.
@@ -268,6 +268,8 @@ class Connection:
         told = max(stream.window.held - stream.assembler.collected, 0)
         stream.window.held -= told
         self._window.held -= told
+        if not stream.remote_closed:
+            self._grant(stream, now)
 
     def shutdown(self, now: float) -> None:
         """Take no more streams, and end when those that there are have ended.

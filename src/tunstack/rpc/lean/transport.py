@@ -84,7 +84,7 @@ class Exchange:
         stream = self._stream
         stream.deliver, stream.pull = deliver, pull
         if eager:
-            self._connection.be_eager(stream)
+            self._connection.be_eager(stream, _monotonic())
 
     def silence(self) -> None:
         """Let messages go nowhere and come from nowhere."""
