@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import struct
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -108,9 +109,11 @@ async def last_words(reader):
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-async def test_a_flood_ends_with_a_reason_and_others_feel_nothing(place, flood):
+async def test_a_flood_ends_with_a_reason_and_others_feel_nothing(place, flood, caplog):
+    caplog.set_level("INFO", "tunstack")
     lives, bare = place
     reader, writer = await bare()
+    port = writer.get_extra_info("sockname")[1]
     reading = asyncio.create_task(last_words(reader))
     writer.write(PREFACE + SETTINGS)
     for octets in FLOODS[flood]():
@@ -121,7 +124,12 @@ async def test_a_flood_ends_with_a_reason_and_others_feel_nothing(place, flood):
     code, reason = await reading
     assert code is not Code.NO_ERROR
     assert reason
+    assert f"{port}: {reason}" in caplog.text
     writer.close()
+    with suppress(ConnectionError, ssl.SSLError):
+        await writer.wait_closed()
+    await lives()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_slow_handshake_is_cut_off(place):

@@ -126,6 +126,8 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.over: str | None = None
         """Why the connection has ended."""
+        self.complaint: Code | None = None
+        """What we have told the other end that it did wrong, if we did."""
         self.deadline = math.inf
         """When :meth:`expire` has something to do, or earlier."""
         self.rtt: float | None = None
@@ -287,6 +289,7 @@ class Connection:
     def close(self, code: Code, reason: str) -> None:
         """End the connection at once, and say why."""
         if self.over is None:
+            self.complaint = code or None
             self._go_away(self._last_processed, code, reason)
             self.lost(reason)
 

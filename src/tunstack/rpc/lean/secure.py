@@ -52,6 +52,7 @@ class Secure(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._established = False
         self._early: list[Octets] = []
+        self._said_goodbye = False
         self._error: Exception | None = None
 
     # To the transport below
@@ -200,6 +201,8 @@ class Secure(asyncio.BufferedProtocol):
                 count = filled
                 if not filled:
                     return
+            except ssl.SSLZeroReturnError:
+                count = 0
             if filled:
                 self._protocol.buffer_updated(filled)
             if not count:  # the other end has closed its half
@@ -208,14 +211,17 @@ class Secure(asyncio.BufferedProtocol):
                 return
 
     def _send(self) -> None:
-        self._transport.write(self._outgoing.read())
+        octets = self._outgoing.read()
+        if not self._said_goodbye:
+            self._transport.write(octets)
 
     def _say_goodbye(self) -> None:
         """RFC 8446, section 6.1: close_notify, without waiting for the other end's."""
-        if self._established and self._error is None:
+        if self._established and self._error is None and not self._said_goodbye:
             with suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._send()
+        self._said_goodbye = True
 
 
 _into: Callable[[ssl.SSLObject, int, memoryview], int] = ssl.SSLObject.read  # type: ignore[assignment]

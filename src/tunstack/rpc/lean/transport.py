@@ -336,8 +336,9 @@ class Transport(asyncio.BufferedProtocol):
         """Take what concerns no stream."""
         if what in (What.READY, What.OVER) and not self.ready.done():
             self.ready.set_result(None)
-        if what is What.OVER and value:
-            _log.debug("%s: %s", self.peer, value)
+        if what is What.OVER:
+            level = logging.DEBUG if self.connection.complaint is None else logging.INFO
+            _log.log(level, "%s: %s", self.peer, value or "closed")
 
     @staticmethod
     def _engage(
