@@ -354,6 +354,26 @@ async def test_a_socket_where_none_can_be(service, tmp_path):
         await server.listen(tmp_path / "no" / "such" / "folder")
 
 
+async def test_a_pair_that_breaks_says_how():
+    class Broken:
+        async def read(self, _size):
+            raise RuntimeError("the cable")
+
+        async def drain(self):
+            pass
+
+        def writelines(self, _chunks):
+            pass
+
+        def close(self):
+            self.closed = True
+
+    end = Broken()
+    with pytest.raises(TunnelError, match="no connection to the moon: the cable"):
+        await open_client(Pair(end, end, "the moon"), keepalive=10, timeout=PATIENCE)
+    assert end.closed
+
+
 @pytest.mark.parametrize("kind", ["tls", "pair"])
 async def test_somebody_who_says_nothing(kind):
     with socket.create_server(("127.0.0.1", 0)) as sock:

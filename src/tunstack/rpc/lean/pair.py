@@ -4,6 +4,7 @@ For connections that no event loop knows: inside a WebSocket, behind a proxy, in
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tunstack.rpc.http2.message import Octets
@@ -35,8 +36,8 @@ class PairTransport(asyncio.Transport):
         self._lost = False
         protocol.connection_made(self)
         self._tasks = [
-            asyncio.create_task(self._guard(self._read())),
-            asyncio.create_task(self._guard(self._write())),
+            asyncio.create_task(self._guard(self._read)),
+            asyncio.create_task(self._guard(self._write)),
         ]
 
     def set_write_buffer_limits(
@@ -78,13 +79,13 @@ class PairTransport(asyncio.Transport):
         self._closing = True
         self._lose(None)
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         error: Exception | None = None
         try:
-            await work
+            await work()
         except asyncio.CancelledError:
             return
-        except (OSError, EOFError) as exc:
+        except Exception as exc:  # noqa: BLE001 - what carries us has errors of its own
             error = exc
         self._lose(error)
 
