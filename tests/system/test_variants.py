@@ -55,11 +55,17 @@ def test_a_datagram_is_echoed(variant: Lab, site: Site, size: int) -> None:
     assert near.recv(65_536) == question
 
 
-def test_a_closed_port_is_said_at_once_or_right_after(variant: Lab, site: Site) -> None:
+def test_a_closed_port_is_said_at_once_or_right_after(
+    variant: Lab, site: Site, request: pytest.FixtureRequest
+) -> None:
     near = variant.client.new_socket(site)
     try:
         near.connect((site.server, 7999))
     except ConnectionRefusedError:
+        return
+    except ConnectionResetError:
+        # Accepted and reset before this process woke up.
+        assert "eager" in request.node.name
         return
     with pytest.raises(ConnectionResetError):
         near.recv(1)
