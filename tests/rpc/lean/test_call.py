@@ -318,6 +318,22 @@ async def test_connections_beyond_the_limit_cost_idle_ones(start, monkeypatch):
     assert await call.read() == b"2"
 
 
+async def test_connections_beyond_the_limit_are_turned_away_when_none_is_idle(
+    start, monkeypatch
+):
+    monkeypatch.setattr(server_module, "CONNECTIONS", 2)
+    connect = await start()
+    calls = [(await connect()).call("/test.Service/echo") for _ in range(2)]
+    for call in calls:
+        await call.write(b"1")
+        assert await call.read() == b"1"
+    with pytest.raises(TunnelError, match="too many connections"):
+        await connect()
+    for call in calls:
+        await call.write(b"2")
+        assert await call.read() == b"2"
+
+
 # Connecting
 
 

@@ -167,9 +167,10 @@ async def open_client(
     except BaseException:
         transport.abort()
         raise
-    if connection.over is not None:
+    refusal = connection.over or connection.going_away
+    if refusal is not None:
         transport.abort()
-        _complain(endpoint.peer, transport.error, connection.over)
+        _complain(endpoint.peer, transport.error, refusal)
     secure = isinstance(endpoint, Endpoint) and endpoint.tls
     return Client(transport, "https" if secure else "http", endpoint.authority)
 

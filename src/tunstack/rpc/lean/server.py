@@ -11,6 +11,7 @@ from typing import Any
 from tunstack.errors import HostError
 from tunstack.rpc.channel import Keys
 from tunstack.rpc.http2.connection import Connection
+from tunstack.rpc.http2.frame import Code
 from tunstack.rpc.http2.grpc import is_grpc, unpack_timeout
 from tunstack.rpc.http2.headers import Headers, find
 from tunstack.rpc.http2.limits import Limits
@@ -23,7 +24,7 @@ from tunstack.rpc.lean.transport import Exchange, Transport, User
 _log = logging.getLogger(__name__)
 
 CONNECTIONS = 512
-"""Connections at once. One more costs the one that has been without a stream longest."""
+"""Connections at once. One more costs the oldest without a stream, or is turned away."""
 
 BACKLOG = 128
 
@@ -119,8 +120,7 @@ class Server:
             await asyncio.wait(gone, timeout=seconds)
 
     def _connected(self) -> Transport:
-        if len(self._transports) >= CONNECTIONS:
-            self._make_room()
+        crowded = len(self._transports) >= CONNECTIONS and not self._make_room()
         connection = Connection(
             client=False,
             now=time.monotonic(),
@@ -130,16 +130,19 @@ class Server:
         transport = Transport(connection, self._begin)
         self._transports[transport] = None
         transport.gone.add_done_callback(lambda _: self._transports.pop(transport, None))
+        if crowded:
+            transport.close(Code.ENHANCE_YOUR_CALM, "too many connections")
         return transport
 
-    def _make_room(self) -> None:
-        """End the connection that was without a stream longest; it is not needed."""
+    def _make_room(self) -> bool:
+        """End the oldest connection without a stream; returns whether there was one."""
         for transport in self._transports:
             if not transport.connection.streams:
                 _log.warning("%s: too many connections", transport.peer)
                 transport.abort()
                 del self._transports[transport]
-                return
+                return True
+        return False
 
     def _begin(self, exchange: Exchange) -> User:
         """Find out who serves a request."""
