@@ -22,6 +22,11 @@ IN_FLIGHT = 1024 * 1024
 """Octets a transport may hold that the kernel has not taken yet."""
 
 
+def address(host: str, port: int) -> str:
+    """Write an address as people do: ``10.98.1.2:7777``, ``[fd98::2]:7777``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Where a manager is and how to talk to it."""
@@ -38,8 +43,7 @@ class Endpoint:
     @property
     def peer(self) -> str:
         """The address as people write it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return address(self.host, self.port)
 
     @property
     def authority(self) -> str:

@@ -26,6 +26,7 @@ from tunstack.rpc.channel import (
     Keys,
     Loss,
     Unix,
+    address,
 )
 
 _log = logging.getLogger(__name__)
@@ -376,12 +377,12 @@ async def serve(
         ("grpc.http2.max_ping_strikes", 0),
     ]
     server = _Server(grpc.aio.server(options=options), accept)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = address(host, port)
     try:
-        await server.start(address, keys)
+        await server.start(where, keys)
     except RuntimeError as exc:
         raise HostError(
-            f"cannot listen on {address}: it is taken, or not an address of this computer",
+            f"cannot listen on {where}: it is taken, or not an address of this computer",
             hint="choose another address with --listen",
         ) from exc
     return server

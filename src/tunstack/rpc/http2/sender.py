@@ -73,14 +73,12 @@ class Sender:
             stream.ready = False
             self.ready.remove(stream)
 
-    def headers(
-        self, stream: Stream, fields: list[tuple[bytes, bytes]], flags: int = 0
-    ) -> None:
+    def headers(self, stream: Stream, fields: list[tuple[bytes, bytes]]) -> None:
         """Send a list of fields, in as many frames as it takes."""
-        self.control += self._header_frames(stream, fields, flags)
+        self.control += self._header_frames(stream, fields)
 
     def _header_frames(
-        self, stream: Stream, fields: list[tuple[bytes, bytes]], flags: int
+        self, stream: Stream, fields: list[tuple[bytes, bytes]], flags: int = 0
     ) -> bytes:
         block = self._codec.encode(fields)
         pieces = [block[at : at + MIN_FRAME] for at in range(0, len(block), MIN_FRAME)] or [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunstack.errors import HostError
-from tunstack.rpc.channel import Keys
+from tunstack.rpc.channel import Keys, address
 from tunstack.rpc.http2.connection import Connection
 from tunstack.rpc.http2.frame import Code
 from tunstack.rpc.http2.grpc import is_grpc, unpack_timeout
@@ -89,7 +89,7 @@ class Server:
                 )
                 self.port = sock.getsockname()[1]
         except OSError as exc:
-            name = where if isinstance(where, Path) else _address(*where)
+            name = where if isinstance(where, Path) else address(*where)
             raise HostError(
                 f"cannot listen on {name}: it is taken, or not an address of this computer",
                 hint="choose another address with --listen",
@@ -179,18 +179,14 @@ async def _bound(host: str, port: int) -> socket.socket:
     found = await loop.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
-    family, kind, protocol, _, address = found[0]
+    family, kind, protocol, _, name = found[0]
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-        sock.bind(address)
+        sock.bind(name)
     except BaseException:
         sock.close()
         raise
     return sock
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

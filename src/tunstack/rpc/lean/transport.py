@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tunstack.rpc.channel import address
 from tunstack.rpc.http2.connection import Connection, What
 from tunstack.rpc.http2.frame import Code
 from tunstack.rpc.http2.grpc import response
@@ -226,7 +227,7 @@ class Transport(asyncio.BufferedProtocol):
         connection = self.connection
         stream = connection.request(headers)
         exchange = Exchange(self, stream, headers)
-        self._engage(exchange, stream, make_user)
+        stream.user = make_user(exchange)
         self.stir()
         return exchange
 
@@ -324,7 +325,7 @@ class Transport(asyncio.BufferedProtocol):
         user: User = stream.user
         if what is What.REQUEST:
             assert self._accept is not None
-            self._engage(Exchange(self, stream, value), stream, self._accept)
+            stream.user = self._accept(Exchange(self, stream, value))
         elif what is What.RESPONSE:
             user.response_received(value)
         elif what is What.END:
@@ -339,12 +340,6 @@ class Transport(asyncio.BufferedProtocol):
         if what is What.OVER:
             level = logging.DEBUG if self.connection.complaint is None else logging.INFO
             _log.log(level, "%s: %s", self.peer, value or "closed")
-
-    @staticmethod
-    def _engage(
-        exchange: Exchange, stream: Stream, make_user: Callable[[Exchange], User]
-    ) -> None:
-        stream.user = make_user(exchange)
 
     def _fail(self, stream: Stream) -> None:
         """A user broke down: its stream ends, and no other."""
@@ -398,12 +393,9 @@ def reason(exc: Exception) -> str:
     return str(getattr(exc, "strerror", None) or exc or type(exc).__name__)
 
 
-def _name(address: Any) -> str:
-    """Name an address as people write it."""
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return str(address or "")
+def _name(peer: Any) -> str:
+    """Name whom a socket is connected to."""
+    return address(*peer[:2]) if isinstance(peer, tuple) else str(peer or "")
 
 
 def _set_up(sock: Any) -> None:
