@@ -155,7 +155,24 @@ class TimeoutsConfig:
     """How long anything may take. Table ``[timeouts]``. Seconds."""
 
     manager_connect: float = 20.0
-    """From the first packet to the manager's welcome."""
+    """From the first packet to a connection with the manager; the same for a
+    port-forward."""
+
+    manager_welcome: float = 10.0
+    """From the connection to the manager's welcome."""
+
+    api_request: float = 10.0
+    """One request to the API server."""
+
+    exec_plugin: float = 60.0
+    """What a kubeconfig's exec plugin has to give credentials. People may log in there."""
+
+    pod_ready: float = 20.0
+    """What a pod of the manager has to become ready."""
+
+    reachable: float = 0.5
+    """What the cluster has to answer beside the tunnel. When it does, the addresses it
+    answered from are not routed."""
 
     helper: float = 10.0
     """One request to the privileged helper."""
@@ -164,8 +181,53 @@ class TimeoutsConfig:
     """One question to the cluster's resolver."""
 
     def __post_init__(self) -> None:
-        for name in ("manager_connect", "helper", "dns_lookup"):
-            _between(f"timeouts.{name}", getattr(self, name), 0.01, 3600, "seconds")
+        for key in fields(self):
+            _between(f"timeouts.{key.name}", getattr(self, key.name), 0.01, 3600, "seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Which Kubernetes cluster. Table ``[cluster]``."""
+
+    kubeconfig: str | None = None
+    """The one kubeconfig to read, instead of ``KUBECONFIG`` and ``~/.kube/config``."""
+
+    context: str | None = None
+    """Context of the kubeconfig, instead of the current one."""
+
+    namespace: str | None = None
+    """Namespace to be in, instead of the context's."""
+
+    manager_namespace: str = "tunstack"
+    """Where the traffic manager is installed."""
+
+    port_forwards: int = 1
+    """Port-forwards that share the load. Each carries whole connections."""
+
+    def __post_init__(self) -> None:
+        for name in ("namespace", "manager_namespace"):
+            check_namespace(f"cluster.{name}", getattr(self, name))
+        _between("cluster.port_forwards", self.port_forwards, 1, 16, "port-forwards")
+
+
+def check_namespace(what: str, name: str | None) -> None:
+    """Raise :class:`ConfigError` when that is no name of a namespace (RFC 1123 label)."""
+    if name is not None and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise ConfigError(
+            f"{what}: {name!r} is not the name of a namespace",
+            hint="small letters, digits and - inside, at most 63",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsConfig:
+    """Which names are the cluster's. Table ``[dns]``."""
+
+    include_suffixes: tuple[str, ...] = ()
+    """Names that end so are looked up in the cluster, beside its own."""
+
+    exclude_suffixes: tuple[str, ...] = ()
+    """Names that end so are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +253,8 @@ class Config:
     udp: UdpConfig = field(default_factory=UdpConfig)
     tunnel: TunnelConfig = field(default_factory=TunnelConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    dns: DnsConfig = field(default_factory=DnsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
@@ -286,6 +350,13 @@ def _networks(value: object) -> tuple[Network, ...]:
     return tuple(ip_network(str(item).strip()) for item in items if str(item).strip())
 
 
+def _suffixes(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"want a list of suffixes, not {value!r}")
+    return tuple(_text(item).strip() for item in items if _text(item).strip())
+
+
 _TYPES: dict[str, object] = {
     f"{table.name}.{key.name}": key.type
     for table in fields(Config)
@@ -301,4 +372,5 @@ _READERS: dict[object, Callable[[object], object]] = {
     IPv4Network: lambda value: IPv4Network(_text(value)),
     IPv6Network: lambda value: IPv6Network(_text(value)),
     tuple[Network, ...]: _networks,
+    tuple[str, ...]: _suffixes,
 }

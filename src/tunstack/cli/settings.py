@@ -1,8 +1,8 @@
 """The settings in force, and where each came from.
 
-Command line > environment (``TUNSTACK_TCP_ACCEPT``) > ``config.toml`` in the user's
-configuration directory > defaults. A source replaces the value of the one below it,
-lists included.
+Command line > environment (``TUNSTACK_TCP_ACCEPT``) > the cluster's extension in the
+kubeconfig > ``config.toml`` in the user's configuration directory > defaults. A source
+replaces the value of the one below it, lists included.
 """
 
 import difflib
@@ -38,6 +38,7 @@ def load(
     command_line: Mapping[str, object],
     environment: Mapping[str, str] = os.environ,
     file: Path | None = None,
+    extension: "Layer | None" = None,
 ) -> Settings:
     """Put the layers on top of each other.
 
@@ -45,6 +46,7 @@ def load(
         command_line: what options said, by ``table.key``.
         environment: variables; only those named after a table count.
         file: instead of the caller's ``config.toml``. It need not exist.
+        extension: of the cluster in the kubeconfig.
 
     Raises:
         ConfigError: a setting is unknown, of the wrong type or out of range. Names
@@ -54,6 +56,7 @@ def load(
     sources = dict.fromkeys(defaults(), "default")
     layers = (
         _from_file(config_file() if file is None else file),
+        extension or {},
         _from_environment(environment),
         {key: ("command line", value) for key, value in command_line.items()},
     )
@@ -68,11 +71,11 @@ def load(
     return Settings(build(values), sources)
 
 
-_Layer = dict[str, tuple[str, object]]
+Layer = dict[str, tuple[str, object]]
 """By ``table.key``: where it came from, and the value."""
 
 
-def _from_file(path: Path) -> _Layer:
+def _from_file(path: Path) -> Layer:
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -83,7 +86,7 @@ def _from_file(path: Path) -> _Layer:
         raise ConfigError(f"{path}: {exc}", hint="correct the file") from exc
     known = defaults()
     names = {key.partition(".")[0] for key in known}
-    layer: _Layer = {}
+    layer: Layer = {}
     for table, entries in tables.items():
         if not isinstance(entries, dict):
             keys = {key.partition(".")[2]: key for key in known}
@@ -102,11 +105,11 @@ def _from_file(path: Path) -> _Layer:
     return layer
 
 
-def _from_environment(environment: Mapping[str, str]) -> _Layer:
+def _from_environment(environment: Mapping[str, str]) -> Layer:
     """Take the variables named after a table; others of our prefix are not settings."""
     variables = {_PREFIX + key.replace(".", "_").upper(): key for key in defaults()}
     prefixes = tuple({f"{_PREFIX}{key.partition('.')[0].upper()}_" for key in defaults()})
-    layer: _Layer = {}
+    layer: Layer = {}
     for variable, value in environment.items():
         if variable in variables:
             layer[variables[variable]] = (variable, value)
