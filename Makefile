@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: bench clean demo lint proto test wheel
+.PHONY: bench clean demo kube-image kube-up lint proto test test-cluster wheel
 
 NAMES := python3.11 python3.12 python3.13 python3.14 python3
 NEW_ENOUGH := import sys; sys.version_info >= (3, 11) and print(sys.argv[1])
@@ -27,6 +27,16 @@ test: lint .venv/go/built
 	    tests/system
 	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
 	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/_fastpath/test_sanitizers.py
+
+# Against a real Kubernetes, of one node, on this machine: KUBE_LAB is where its scripts are.
+KUBE_LAB ?= ../shared/kube
+
+test-cluster: .venv/built
+	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) TUNSTACK_CLUSTER=required \
+	    $(BIN)/pytest -p no:cacheprovider tests/cluster_lab
+
+kube-image: .venv/built
+	$(AS_ROOT) .ci/kube-image $(KUBE_LAB) $(BIN)/python
 
 lint: .venv/built
 	$(BIN)/ruff check

@@ -2,11 +2,11 @@
 
 PRODUCT = "0.1.0"
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Highest protocol version (``docs/protocol.md``)."""
 
 PROTOCOL_MINIMUM = 1
 """Lowest. From version 2 on the one before the highest stays supported."""
 
-HELPER_PROTOCOL = 1
+HELPER_PROTOCOL = 2
 """Version of the conversation between engine and helper."""

@@ -21,8 +21,10 @@ from tests.support.fake_manager import (
     split,
 )
 from tests.support.keys import make_keys
+from tunstack._version import PROTOCOL
 from tunstack.config import Config, TimeoutsConfig, TunnelConfig
 from tunstack.engine.link import Link, backoff, parse_endpoint
+from tunstack.engine.way import Direct
 from tunstack.errors import AuthError, ConfigError, TunnelError, UsageError
 from tunstack.rpc import tunnel_pb2 as pb
 from tunstack.rpc.channel import Endpoint
@@ -52,7 +54,7 @@ class Watcher:
 
 
 def watch(session):
-    return Watcher(session._link)
+    return Watcher(session._links)
 
 
 async def connected(address, config, **credentials):
@@ -128,7 +130,7 @@ async def test_a_session_knows_its_manager_and_the_cluster(start_manager):
         assert status.manager.namespace == "tunstack"
         assert (status.manager.version, status.manager.protocol) == (
             tunstack.__version__,
-            1,
+            PROTOCOL,
         )
     await watcher.reaches("disconnected")
 
@@ -246,7 +248,7 @@ async def test_tls_trusts_the_given_authority_and_no_other(
     host, _, port = address.rpartition(":")
     stranger = Endpoint(host=host, port=int(port), tls=True)
     with pytest.raises(AuthError, match="certificate"):
-        await Link(stranger, token=None, config=settings()).start()
+        await Link(Direct(stranger), token=None, config=settings()).start()
 
 
 async def test_authorities_that_cannot_be_read_are_named(settings, tmp_path):
@@ -272,7 +274,7 @@ async def test_a_goodbye_instead_of_a_welcome_says_why(fake_manager, settings, c
         await connected(await fake_manager(refuse), settings())
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [0, PROTOCOL + 1])
 async def test_a_protocol_too_far_away_names_both_versions(fake_manager, settings, version):
     said = asyncio.get_running_loop().create_future()
 
@@ -280,7 +282,9 @@ async def test_a_protocol_too_far_away_names_both_versions(fake_manager, setting
         await manager.welcome(protocol=version)
         said.set_result((await manager.hear()).goodbye)
 
-    with pytest.raises(TunnelError, match=f"protocol {version}, this client 1 to 1"):
+    with pytest.raises(
+        TunnelError, match=f"protocol {version}, this client 1 to {PROTOCOL}"
+    ):
         await connected(await fake_manager(script), settings())
     assert (await said).code == pb.CODE_VERSION
 
@@ -549,7 +553,7 @@ async def test_a_question_survives_its_stream(fake_manager, settings):
             await manager.hear()
 
     async with tunstack.connect(await fake_manager(script), config=settings()) as session:
-        assert await session._link.ask(b"question", 10.0) == b"answer"
+        assert await session._links.ask(b"question", 10.0) == b"answer"
     assert asked == [b"question"] * 2
 
 
@@ -562,7 +566,7 @@ async def test_the_resolvers_own_error_is_told(fake_manager):
 
     async with tunstack.connect(await fake_manager(script)) as session:
         with pytest.raises(TunnelError, match="no nameserver"):
-            await session._link.ask(b"question", 10.0)
+            await session._links.ask(b"question", 10.0)
 
 
 async def test_a_goodbye_later_resets_flows_and_begins_anew(fake_manager, settings):

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from tests.support.keys import make_keys
+from tunstack._version import PROTOCOL
 from tunstack.config import TRANSPORTS
 from tunstack.errors import ConfigError, HostError
 from tunstack.manager.config import ManagerConfig
@@ -68,14 +69,14 @@ async def test_the_welcome_tells_what_the_client_should_know(start_manager, new_
     assert cluster.manager_namespace == "tunstack"
 
 
-@pytest.mark.parametrize(("highest", "lowest"), [(1, 1), (2, 1), (9, 0)])
+@pytest.mark.parametrize(("highest", "lowest"), [(1, 1), (1, 0), (2, 1), (9, 0)])
 async def test_the_lower_of_the_highest_versions_is_spoken(
     start_manager, new_client, highest, lowest
 ):
     _, address = await start_manager()
     client = await new_client(address)
     welcome = await client.hello(protocol=highest, protocol_minimum=lowest)
-    assert welcome.protocol == 1
+    assert welcome.protocol == min(highest, PROTOCOL)
 
 
 @pytest.mark.parametrize(("highest", "lowest"), [(9, 7), (0, 0)])
@@ -88,7 +89,7 @@ async def test_versions_too_far_apart_are_both_named(
     goodbye = await ended(client)
     assert goodbye.code == pb.CODE_VERSION
     assert f"{lowest} to {highest}" in goodbye.reason
-    assert "1 to 1" in goodbye.reason
+    assert f"1 to {PROTOCOL}" in goodbye.reason
 
 
 async def test_the_token_decides(start_manager, new_client, tmp_path):

@@ -1,27 +1,40 @@
 """``tunstack connect``."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tunstack.cli import sessions, settings
+from tunstack.cli import caller, kubernetes, sessions, settings
 from tunstack.cli.launch import Daemons
 from tunstack.config import Config, plain
-from tunstack.errors import ConfigError, NotConnected, PrivilegeError, UsageError
+from tunstack.engine.control import Client, Document
+from tunstack.errors import (
+    ConfigError,
+    NotConnected,
+    PrivilegeError,
+    TunstackError,
+    UsageError,
+)
 
 _SLACK = 10.0
 """Seconds that the engine may take to load, beside what its own steps may take."""
 
 
 @click.command()
-@click.option("--manager", metavar="HOST:PORT", help="A manager reached directly.")
+@click.option(
+    "--manager",
+    metavar="HOST:PORT",
+    help="A manager reached directly, without Kubernetes.",
+)
+@kubernetes.options
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
@@ -60,6 +73,10 @@ _SLACK = 10.0
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD ...]")
 def connect(
     manager: str | None,
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    manager_namespace: str | None,
     token_file: Path | None,
     tls_ca: Path | None,
     insecure: bool,
@@ -75,10 +92,12 @@ def connect(
 ) -> None:
     """Connect this computer to a cluster.
 
-    Returns when the cluster's networks are routed. With a command behind `--` it runs
-    that, disconnects, and exits with its code.
+    The cluster is the one that kubectl would talk to, unless --manager names another way.
+    Returns when its networks are routed. With a command behind `--` it runs that,
+    disconnects, and exits with its code.
     """
-    said = {
+    options = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
+    said = options | {
         "tunnel.manager": manager,
         "routing.also_proxy": ",".join(also_proxy) or None,
         "routing.never_proxy": ",".join(never_proxy) or None,
@@ -86,43 +105,59 @@ def connect(
         "routing.mtu": mtu,
         "routing.offload": False if no_offload else None,
     }
-    config = settings.load({k: v for k, v in said.items() if v is not None}).config
-    if config.tunnel.manager is None:
-        raise ConfigError("no manager is given", hint="say --manager HOST:PORT")
+    said = {key: value for key, value in said.items() if value is not None}
+    direct = _is_direct(said, options)
     if insecure and (token_file is not None or tls_ca is not None):
         raise UsageError(
             "--insecure means plaintext and no token",
             hint="leave out --insecure, or --token-file and --tls-ca",
         )
-    request = {
+    if not direct and (token_file is not None or tls_ca is not None):
+        raise UsageError(
+            "--token-file and --tls-ca are for a manager reached directly",
+            hint="say --manager HOST:PORT; through Kubernetes neither is needed",
+        )
+    who = caller.find()
+    config = (settings.load(said) if direct else kubernetes.load(said, who)).config
+    request: Document = {
         "settings": plain(config),
         "token": None if token_file is None else _read_token(token_file),
         "ca": None if tls_ca is None else _read(tls_ca),
         "insecure": insecure,
         "hold": foreground or bool(command),
+        "kubernetes": None,
     }
     if os.geteuid() != 0:
         raise PrivilegeError(
-            "only root may open a device and set routes",
-            hint="run it with sudo",
+            "only root may open a device and set routes", hint="run it with sudo"
         )
+
+    def renew() -> Document:
+        return kubernetes.access(config, who).plain()
+
+    if not direct:
+        request["kubernetes"] = {
+            "access": renew(),
+            "environment": dict(who.environment),
+            "uid": who.uid,
+        }
     if foreground or command:
         signal.signal(signal.SIGTERM, _interrupt)
         # A shell starts a command with & so that it ignores SIGINT.
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        with Daemons(name, config.tunnel.transport) as daemons:
+        with Daemons(name, config.tunnel.transport, kubernetes=not direct) as daemons:
             daemons.engine.send("connect", **request)
-            report = daemons.engine.reply(_patience(config), _progress(verbose))
+            report = daemons.engine.reply(_patience(config), _progress(verbose), renew)
             if report is None:
                 raise NotConnected("the session was ended before it worked")
             if command:
-                click.get_current_context().exit(_run(command))
+                click.get_current_context().exit(_run(command, daemons.engine, renew))
             if not foreground:
                 daemons.leave()
             click.echo(_summary(report))
             if foreground:
-                daemons.engine.reply(None)
+                daemons.engine.reply(None, renew=renew)
     except KeyboardInterrupt:
         if not foreground:
             raise
@@ -133,9 +168,26 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def _is_direct(
+    said: Mapping[str, object], kubernetes_options: Mapping[str, object]
+) -> bool:
+    """Whether the manager is reached by its address: the command line decides."""
+    if "tunnel.manager" in said and kubernetes_options:
+        raise UsageError(
+            "--manager goes without Kubernetes, and its options",
+            hint="leave out either",
+        )
+    if kubernetes_options:
+        return False
+    return settings.load(said).config.tunnel.manager is not None
+
+
 def _patience(config: Config) -> float:
-    """Seconds that any one step may take."""
-    return config.timeouts.manager_connect + config.timeouts.helper + _SLACK
+    """Seconds that the engine may say nothing: no step takes longer."""
+    timeouts = config.timeouts
+    reach = timeouts.manager_connect + timeouts.manager_welcome
+    ask = 3 * timeouts.api_request + timeouts.pod_ready
+    return reach + ask + timeouts.helper + timeouts.reachable + _SLACK
 
 
 def _read(path: Path) -> str:
@@ -176,8 +228,11 @@ def _summary(report: dict[str, Any]) -> str:
     )
 
 
-def _run(command: tuple[str, ...]) -> int:
-    """Run a command as a shell would, and give the code that a shell would."""
+def _run(command: tuple[str, ...], engine: Client, renew: Callable[[], Document]) -> int:
+    """Run a command as a shell would, and give the code that a shell would.
+
+    Meanwhile the engine may ask for new credentials.
+    """
     try:
         process = subprocess.Popen(command)
     except FileNotFoundError:
@@ -187,5 +242,13 @@ def _run(command: tuple[str, ...]) -> int:
     # Ctrl-C reaches the command by itself; SIGTERM is passed on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    ended = os.pidfd_open(process.pid)
+    try:
+        while ended not in select.select([ended, engine.fileno()], [], [])[0]:
+            engine.reply(None, renew=renew)
+    except TunstackError:
+        pass  # the session has ended; the command is told by its connections
+    finally:
+        os.close(ended)
     code = process.wait()
     return code if code >= 0 else 128 - code

@@ -25,13 +25,14 @@ class Daemons:
     Args:
         name: the session's.
         transport: of the session; the engine loads it while it may read everything.
+        kubernetes: the same: the way to the manager is through Kubernetes.
 
     Raises:
         HostError: there is such a session already; or, at the end, the helper was killed.
         TunnelError: at the end, the engine was killed.
     """
 
-    def __init__(self, name: str, transport: str) -> None:
+    def __init__(self, name: str, transport: str, *, kubernetes: bool = False) -> None:
         self._name = name
         lock = sessions.claim(name)
         directory = paths.session_dir(name)
@@ -66,6 +67,7 @@ class Daemons:
                     "name": name,
                     "log": self.log,
                     "transport": transport,
+                    "kubernetes": int(kubernetes),
                 },
                 [owner.fileno(), control.fileno(), engine_end.fileno(), lock],
                 log,

@@ -15,7 +15,17 @@ import click
 from tunstack._version import PRODUCT
 from tunstack.errors import TunstackError, UsageError
 
-_COMMANDS = ("connect", "status", "quit", "version", "manager", "demo", "config")
+_COMMANDS = (
+    "connect",
+    "status",
+    "quit",
+    "install",
+    "uninstall",
+    "version",
+    "manager",
+    "demo",
+    "config",
+)
 
 
 class _Commands(click.Group):

@@ -1,10 +1,11 @@
 """``tunstack manager``."""
 
 import logging
+import os
 import signal
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,13 +25,21 @@ if TYPE_CHECKING:
     help="Where to accept sessions. Port 0 picks one; [::1]:7777 for IPv6.",
 )
 @click.option(
+    "--network",
+    metavar="HOST:PORT",
+    help="Listen there as well, with TLS and for bearers of a token.",
+)
+@click.option(
     "--subnet",
     multiple=True,
     metavar="CIDR",
     help="A network of the cluster; repeatable, or separated by commas.",
 )
 @click.option("--namespace", multiple=True, help="A namespace of it; repeatable.")
-@click.option("--cluster-domain", default="cluster.local", show_default=True)
+@click.option(
+    "--cluster-domain",
+    help="Behind the names of services.  [default: the pod's own, or cluster.local]",
+)
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
@@ -46,6 +55,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which gRPC serves: tunstack's own, or grpcio.",
 )
+@click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="Find out about the cluster that this runs in, with the account of its pod.",
+)
+@click.option(
+    "--token-review",
+    is_flag=True,
+    help="Let in tokens that the API server knows, made out to `tunstack`.",
+)
+@click.option("--health", metavar="HOST:PORT", help="Answer probes there, over HTTP.")
 @click.option("--metrics", metavar="HOST:PORT", help="Serve metrics for Prometheus there.")
 @click.option(
     "--drain",
@@ -58,14 +78,18 @@ if TYPE_CHECKING:
 @click.option("--verbose", is_flag=True, help="Log more.")
 def manager(
     listen: str,
+    network: str | None,
     subnet: tuple[str, ...],
     namespace: tuple[str, ...],
-    cluster_domain: str,
+    cluster_domain: str | None,
     token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     insecure: bool,
     transport: str,
+    kubernetes: bool,
+    token_review: bool,
+    health: str | None,
     metrics: str | None,
     drain: float,
     verbose: bool,
@@ -83,6 +107,7 @@ def manager(
     config = ManagerConfig(
         host=host,
         port=port,
+        network=None if network is None else _host_port("--network", network),
         metrics=None if metrics is None else _host_port("--metrics", metrics),
         insecure=insecure,
         transport=transport,
@@ -91,7 +116,11 @@ def manager(
         tls_key=tls_key,
         subnets=tuple(_network(item) for item in _items(subnet)),
         namespaces=tuple(_items(namespace)),
-        cluster_domain=cluster_domain,
+        cluster_domain=cluster_domain or _domain(kubernetes),
+        kubernetes=kubernetes,
+        token_review=token_review,
+        health=None if health is None else _host_port("--health", health),
+        pod_addresses=_pod_addresses(),
     )
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
@@ -125,6 +154,18 @@ def _host_port(option: str, text: str) -> tuple[str, int]:
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 65_536):
         raise UsageError(f"{option} {text}: want HOST:PORT", hint="say 127.0.0.1:7777")
     return host, int(port)
+
+
+def _domain(kubernetes: bool) -> str:
+    from tunstack.cluster.discovery import cluster_domain
+
+    return cluster_domain(Path("/etc/resolv.conf")) if kubernetes else "cluster.local"
+
+
+def _pod_addresses() -> tuple[Any, ...]:
+    """Read the pod's addresses, which its manifest puts into a variable."""
+    texts = os.environ.get("POD_IPS", "").split(",")
+    return tuple(ip_address(text) for text in texts if text)
 
 
 def _items(values: tuple[str, ...]) -> list[str]:

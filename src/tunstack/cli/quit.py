@@ -6,7 +6,6 @@ from typing import TypeVar
 import click
 
 from tunstack.cli import sessions
-from tunstack.errors import NotConnected
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -27,11 +26,4 @@ def quit(name: str) -> None:
     this ends both, and returns when device, routes and sockets are gone. When nothing
     is connected there is nothing to do, and that is no error.
     """
-    try:
-        with sessions.find(name) as engine:
-            engine.ask("quit")
-    except NotConnected:
-        click.echo("not connected")
-        return
-    sessions.wait_gone(name)
-    click.echo("disconnected")
+    click.echo("disconnected" if sessions.end(name) else "not connected")

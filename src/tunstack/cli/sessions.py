@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -46,6 +47,29 @@ def find(name: str) -> Client:
             shutil.rmtree(directory, ignore_errors=True)
             os.close(lock)
         raise
+
+
+def names() -> list[str]:
+    """Give the names of the caller's sessions, of killed ones too."""
+    folder = paths.session_dir("default").parent
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def end(name: str) -> bool:
+    """End a session, and wait until nothing of it is left; false when there is none.
+
+    Raises:
+        HostError: it does not end.
+    """
+    try:
+        with find(name) as engine, _held(paths.session_dir(name)) as directory:
+            engine.ask("quit")
+            # Its processes live a little longer than the path.
+            _wait_free(name, directory)
+    except NotConnected:
+        return False
+    wait_gone(name)
+    return True
 
 
 def claim(name: str) -> int:
@@ -90,6 +114,29 @@ def wait_gone(name: str) -> None:
         if lock is not None:
             shutil.rmtree(directory, ignore_errors=True)
             os.close(lock)
+    raise _stuck(name)
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotConnected("not connected") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_free(name: str, directory: int) -> None:
+    """Wait until no process of a session has its directory."""
+    for _ in _looks():
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return
     raise _stuck(name)
 
 

@@ -7,12 +7,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from typing import Self
 
-from tunstack.config import Config
+from tunstack.config import Config, Network
 from tunstack.engine.bridge import Bridge
-from tunstack.engine.link import Link
+from tunstack.engine.links import Links
+from tunstack.engine.reachable import reachable
 from tunstack.errors import HostError
 from tunstack.host import routes
 from tunstack.host.device import Device
@@ -26,7 +27,7 @@ class Attachment:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         helper: Helper,
         config: Config,
         keep_out: frozenset[routes.Address],
@@ -37,25 +38,27 @@ class Attachment:
         self.addresses = addresses
         self.device = device
         self.plan = routes.Plan((), ())
-        self._link = link
+        self.reachable: tuple[Network, ...] = ()
+        """Subnets of the cluster that this computer reaches anyway."""
+        self._links = links
         self._helper = helper
         self._config = config
         self._keep_out = keep_out
         self._update: asyncio.Task[None] | None = None
         self.bridge = Bridge(
-            link,
+            links,
             device,
             config,
             secret=os.urandom(16),
             on_lost=on_lost,
             local=[ip_interface(address).ip for address in addresses],
         )
-        link.listeners.append(self)
+        links.listeners.append(self)
 
     @classmethod
     async def make(
         cls,
-        link: Link,
+        links: Links,
         helper: Helper,
         config: Config,
         keep_out: frozenset[routes.Address],
@@ -64,7 +67,7 @@ class Attachment:
         """Open a device, carry its packets, and route the cluster into it.
 
         Args:
-            link: a started session with a manager.
+            links: started sessions with managers.
             helper: who may open devices and set routes.
             config: which ones.
             keep_out: addresses that the tunnel itself needs.
@@ -75,14 +78,15 @@ class Attachment:
             HostError: the device or the routes cannot be had; nothing stays.
         """
         settings = config.routing
+        reached = await reachable(links.cluster, config.timeouts.reachable)
         existing = await helper.routes()
-        wanted = (*link.cluster.subnets, *settings.also_proxy)
+        wanted = (*links.cluster.subnets, *settings.also_proxy)
         own = [
             routes.free_subnet(settings.device_subnet, 30, existing, wanted),
             routes.free_subnet(settings.device_subnet6, 126, existing, wanted),
         ]
         addresses = [f"{subnet[1]}/{subnet.prefixlen}" for subnet in own]
-        plan = _plan(link, config, keep_out, existing)
+        plan = _plan(links, config, keep_out, existing, reached)
         device = await helper.open_device(
             settings.device,
             mtu=settings.mtu,
@@ -90,7 +94,8 @@ class Attachment:
             txqueuelen=settings.txqueuelen,
             addresses=addresses,
         )
-        attachment = cls(link, helper, config, keep_out, device, addresses, on_lost)
+        attachment = cls(links, helper, config, keep_out, device, addresses, on_lost)
+        attachment.reachable = reached
         try:
             await attachment._route(plan)
         except BaseException:
@@ -98,12 +103,24 @@ class Attachment:
             raise
         return attachment
 
+    @property
+    def kept_out(self) -> list[str]:
+        """What the tunnel itself needs, as networks of one address."""
+        return sorted(str(ip_network(address)) for address in self._keep_out)
+
     def close(self) -> None:
         """Undo it all."""
         if self._update is not None:
             self._update.cancel()
-        self._link.listeners.remove(self)
+        self._links.listeners.remove(self)
         self.bridge.close()
+
+    def keep_out(self, addresses: frozenset[routes.Address]) -> None:
+        """Take note of further addresses that the tunnel itself needs."""
+        if not addresses <= self._keep_out:
+            # Connections to those of before may still be there.
+            self._keep_out |= addresses
+            self.cluster_changed()
 
     def cluster_changed(self) -> None:
         """Route what the cluster is now."""
@@ -120,7 +137,9 @@ class Attachment:
     async def _reroute(self) -> None:
         try:
             existing = await self._helper.routes()
-            await self._route(_plan(self._link, self._config, self._keep_out, existing))
+            await self._route(
+                _plan(self._links, self._config, self._keep_out, existing, self.reachable)
+            )
         except HostError as error:
             # The session is of use with the routes it has.
             _log.error("the cluster has changed, the routes stay: %s", error)
@@ -132,14 +151,15 @@ class Attachment:
 
 
 def _plan(
-    link: Link,
+    links: Links,
     config: Config,
     keep_out: frozenset[routes.Address],
     existing: list[routes.Route],
+    reached: tuple[Network, ...],
 ) -> routes.Plan:
     settings = config.routing
     return routes.plan(
-        cluster=link.cluster.subnets,
+        cluster=[net for net in links.cluster.subnets if net not in reached],
         also_proxy=settings.also_proxy,
         never_proxy=settings.never_proxy,
         keep_out=keep_out,

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from tunstack.config import Config
-from tunstack.engine.link import Link
+from tunstack.engine.links import Links
 from tunstack.host.device import STRIDE, Device
 from tunstack.mux.flow import Flow
 from tunstack.stack.events import Event, What
@@ -28,10 +28,10 @@ _DATA, _DATAGRAM, _ECHO = int(Kind.DATA), int(Kind.DATAGRAM), int(Kind.ECHO)
 
 
 class Bridge:
-    """Carries what comes out of a device through a link.
+    """Carries what comes out of a device through sessions.
 
     Args:
-        link: a session with a manager.
+        links: sessions with managers.
         device: what the host's packets come out of; belongs to the bridge from here on.
         config: settings of TCP and UDP.
         secret: 16 random octets, for sequence numbers.
@@ -41,7 +41,7 @@ class Bridge:
 
     def __init__(
         self,
-        link: Link,
+        links: Links,
         device: Device,
         config: Config,
         *,
@@ -49,7 +49,7 @@ class Bridge:
         on_lost: Callable[[], None],
         local: Iterable[Address] = (),
     ) -> None:
-        self._link = link
+        self._links = links
         self._device = device
         self._config = config
         self._on_lost = on_lost
@@ -67,7 +67,7 @@ class Bridge:
         self._outbound = [0, 0]
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf
-        link.listeners.append(self)
+        links.listeners.append(self)
         self._fd = device.fileno()
         self._closed = False
         self._loop.add_reader(self._fd, self._readable)
@@ -95,7 +95,7 @@ class Bridge:
     def drops(self) -> dict[str, int]:
         """Count what was refused, by reason."""
         drops = {"bad-checksum": 0, **self._stack.drops, **self._drops}
-        drops["datagram-queue-full"] = self._link.mux.dropped_datagrams
+        drops["datagram-queue-full"] = self._links.dropped_datagrams
         drops["device-write"] = self._device.write_drops
         return drops
 
@@ -107,7 +107,7 @@ class Bridge:
         self._loop.remove_reader(self._fd)
         if self._timer is not None:
             self._timer.cancel()
-        self._link.listeners.remove(self)
+        self._links.listeners.remove(self)
         self._device.close()
 
     # From the host
@@ -139,7 +139,7 @@ class Bridge:
         if packets:
             self._device.write_batch(packets)
         self._arm()
-        self._link.wake()
+        self._links.wake()
 
     def _arm(self) -> None:
         deadline = self._stack.deadline()
@@ -157,42 +157,43 @@ class Bridge:
         has to keep its place behind it.
         """
         source: Any = None
+        link: Any = None
         spans: list[int] = []
         for event in events:
             what, subject = event[0], event[1]
             if what is What.ACKED:
-                self._link.mux.consumed(subject.context, event[2])
+                flow = subject.context
+                flow.link.mux.consumed(flow, event[2])
                 continue
             if what is What.DATA:
-                if event[2] is not source:
-                    self._send(source, spans)
-                    source, spans = event[2], []
-                spans += (_DATA, subject.context.id, event[3], event[4])
+                flow = subject.context
+                if event[2] is not source or flow.link is not link:
+                    if spans:
+                        link.mux.send(source, spans)
+                    source, link, spans = event[2], flow.link, []
+                spans += (_DATA, flow.id, event[3], event[4])
                 continue
             if spans:
-                self._send(source, spans)
+                link.mux.send(source, spans)
                 source, spans = None, []
             if what is What.OPEN:
                 self._open(subject)
             elif what is What.FIN:
-                self._link.mux.finish(subject.context)
+                subject.context.link.mux.finish(subject.context)
             elif what is What.RESET:
-                self._link.mux.reset(subject.context)
+                subject.context.link.mux.reset(subject.context)
             elif what is What.DATAGRAM:
                 self._associate(subject, _DATAGRAM, event[2], event[3], event[4])
             else:
                 # The sequence number lies right in front of an echo's data.
                 start = event[4] - SEQUENCE.size
                 self._associate(subject, _ECHO, event[3], start, event[5])
-        self._send(source, spans)
-
-    def _send(self, source: Any, spans: list[int]) -> None:
         if spans:
-            self._link.mux.send(source, spans)
+            link.mux.send(source, spans)
 
     def _open(self, connection: Connection) -> None:
         key = connection.key
-        flow = self._link.mux.open(
+        flow = self._links.open(
             TCP,
             flow_key.destination(key),
             flow_key.ports(key)[1],
@@ -208,21 +209,21 @@ class Bridge:
         """Send one datagram or echo request on the flow of its key."""
         flow = self._associations.get(key)
         if flow is None:
-            if self._link.state != "connected":
+            if self._links.state != "connected":
                 self._drops["not-connected"] += 1
                 return
             flow = self._new_association(key)
         else:
             self._associations.move_to_end(key)
-        self._link.mux.send(source, [kind, flow.id, start, end])
+        flow.link.mux.send(source, [kind, flow.id, start, end])
 
     def _new_association(self, key: bytes) -> Flow:
         if len(self._associations) >= self._config.udp.max_associations:
             _, oldest = self._associations.popitem(last=False)
-            self._link.mux.reset(oldest)
+            oldest.link.mux.reset(oldest)
         source, target = flow_key.ports(key)
         port = target if key[0] == UDP else source
-        flow = self._link.mux.open(key[0], flow_key.destination(key), port, 0)
+        flow = self._links.open(key[0], flow_key.destination(key), port, 0)
         flow.owner = self
         flow.context = key
         self._associations[key] = flow

@@ -159,13 +159,16 @@ class Client:
     def reply(
         self,
         patience: float | None,
-        progress: Callable[[str], None] | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+        renew: Callable[[], Document] | None = None,
     ) -> Any:
         """Wait for the value of a request.
 
         Args:
             patience: seconds without a word after which the engine is given up.
             progress: called with each step that the engine reports meanwhile.
+            renew: gives new credentials, when the engine asks for them; see
+                ``daemon.py``.
 
         Raises:
             EngineGone: it has hung up.
@@ -174,13 +177,29 @@ class Client:
         """
         while True:
             document = self._read(patience)
+            if "renew" in document and renew is not None:
+                self._answer(renew)
+                continue
             if "ok" in document:
                 return document["ok"]
             if "error" in document:
                 error = document["error"]
                 raise from_code(error["code"], error["message"], error["hint"])
-            if progress is not None:
-                progress(document["progress"])
+            progress(document["progress"])
+
+    def fileno(self) -> int:
+        """Give the descriptor that turns readable when there is a reply."""
+        return self._sock.fileno()
+
+    def _answer(self, renew: Callable[[], Document]) -> None:
+        try:
+            answer = {"access": renew()}
+        except TunstackError as error:
+            answer = error_document(error)
+        try:
+            self._sock.sendall(encode(answer))
+        except OSError as exc:
+            raise EngineGone from exc
 
     def _read(self, patience: float | None) -> Document:
         self._sock.settimeout(patience)

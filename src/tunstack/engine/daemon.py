@@ -5,13 +5,20 @@
 loads all its code, because the interpreter may live where only root reads, gives up
 root for good, and then listens to the owner, who sends one line::
 
-    {"settings": {...}, "token": ..., "ca": ..., "insecure": ..., "hold": ...}
+    {"settings": {...}, "token": ..., "ca": ..., "insecure": ..., "hold": ...,
+     "kubernetes": {"access": {...}, "environment": {...}, "uid": ...}}
 
 with plain settings (``config.py``), the bearer token, the PEM of authorities, and
-whether the session ends when the owner hangs up. Credentials come this way and not as
-files, which the engine may not be able to read. The owner gets progress, then the
-status document or an error; with ``hold`` it gets ``{"ok": null}`` or an error once
-more when the session ends. If it hangs up before the session works, there will be none.
+whether the session ends when the owner hangs up. ``kubernetes`` is null for a manager
+reached directly; else it has the access to the API server (``cluster/access.py``), and
+whose kubeconfig that is of. Credentials come this way and not as files, which the
+engine may not be able to read. The owner gets progress, then the status document or an
+error; with ``hold`` it gets ``{"ok": null}`` or an error once more when the session ends.
+If it hangs up before the session works, there will be none.
+
+Credentials for the API server expire. While there is an owner it is asked for new ones,
+``{"renew": true}``, and answers ``{"access": ...}`` or ``{"error": ...}``. Later the engine
+reads the kubeconfig itself, if it runs as the user whose that is.
 
 The engine ends when told to, by the owner, by ``quit`` or by a signal, and when the
 helper or the device is gone. It undoes nothing: device and routes die with its last
@@ -27,23 +34,28 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from importlib import import_module
-from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunstack import _fastpath
 from tunstack._version import PRODUCT, PROTOCOL
+from tunstack.cluster.access import Access, without_password
 from tunstack.config import Config, build
 from tunstack.engine.attachment import Attachment
 from tunstack.engine.control import Document, blank_status, error_document
 from tunstack.engine.control_server import ControlServer, Conversation, Verb
-from tunstack.engine.link import Link, parse_endpoint
-from tunstack.errors import HostError, TunnelError, TunstackError
+from tunstack.engine.link import parse_endpoint
+from tunstack.engine.links import Links
+from tunstack.engine.way import Direct, Way
+from tunstack.errors import AuthError, HostError, TunstackError, from_code
 from tunstack.host.helper_client import Helper
-from tunstack.host.routes import Address
 from tunstack.rpc import transport
 from tunstack.rpc.loop import run
+
+if TYPE_CHECKING:
+    from tunstack.engine.kubernetes import ThroughKubernetes
 
 _log = logging.getLogger("tunstack.engine")
 
@@ -52,6 +64,12 @@ GOODBYE = 1.0
 
 _LATER = ("concurrent.futures.thread", "encodings.idna", "linecache", "traceback")
 """What Python imports on first use, when we may no longer be able to read it."""
+
+_LATER_KUBERNETES = ("tunstack.engine.kubernetes", "tunstack.engine.renewal")
+"""The same, when there is a cluster."""
+
+FOLLOW = 30.0
+"""Seconds after which the names of the way to the manager are looked up again."""
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
@@ -70,7 +88,10 @@ class Daemon:
         self._log_path = log
         self._helper_socket = helper
         self._helper: Helper | None = None
-        self._link: Link | None = None
+        self._links: Links | None = None
+        self._kubernetes: ThroughKubernetes | None = None
+        self._renews_itself = False
+        self._owner: _Owner | None = None
         self._attachment: Attachment | None = None
         self._config = Config()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -112,13 +133,14 @@ class Daemon:
         else:
             self._end.set_exception(error)
 
-    async def _live(self, owner: Conversation, undo: AsyncExitStack) -> None:
-        request = await owner.read()
+    async def _live(self, conversation: Conversation, undo: AsyncExitStack) -> None:
+        request = await conversation.read()
         if request is None:
             return
-        departure = asyncio.ensure_future(owner.read())
+        owner = self._owner = _Owner(conversation)
+        undo.callback(owner.close)
         attempt = asyncio.ensure_future(self._connect(request, owner, undo))
-        await _first(attempt, departure, self._end)
+        await _first(attempt, owner.gone, self._end)
         if not attempt.done():
             attempt.cancel()
             with suppress(asyncio.CancelledError):
@@ -130,16 +152,17 @@ class Daemon:
         _log.info("connected")
         owner.write({"ok": self.status()})
         if request["hold"]:
-            await _first(departure, self._end)
+            await _first(owner.gone, self._end)
             self.stop()
         else:
-            departure.cancel()
             owner.close()
+            self._owner = None
+            conversation.close()
         await self._end
         _log.info("the session ends as asked")
 
     async def _connect(
-        self, request: Document, owner: Conversation, undo: AsyncExitStack
+        self, request: Document, owner: "_Owner", undo: AsyncExitStack
     ) -> None:
         """Do what makes a session, each step with its undoing."""
 
@@ -158,21 +181,23 @@ class Daemon:
         await helper.hello()
         self._helper = helper
 
-        assert config.tunnel.manager is not None  # the command line saw to it
-        endpoint = parse_endpoint(
-            config.tunnel.manager, tls_ca=request["ca"], insecure=request["insecure"]
+        way = self._way(request, progress)
+        undo.push_async_callback(way.close)
+        keep_out = await way.addresses()
+        links = Links(
+            way,
+            token=request["token"],
+            config=config,
+            count=way.sessions,
+            progress=progress,
         )
-        progress(f"finding {endpoint.host}")
-        keep_out = await _addresses(endpoint.host, endpoint.port)
-        progress(f"reaching the manager at {config.tunnel.manager}")
-        link = Link(endpoint, token=request["token"], config=config)
-        undo.push_async_callback(_say_goodbye, link)
-        await link.start()
-        self._link = link
+        undo.push_async_callback(_say_goodbye, links)
+        await links.start()
+        self._links = links
 
         progress(f"opening {config.routing.device} and routing the cluster into it")
         self._attachment = await Attachment.make(
-            link,
+            links,
             helper,
             config,
             keep_out,
@@ -181,6 +206,73 @@ class Daemon:
             ),
         )
         undo.callback(self._attachment.close)
+        follower = asyncio.ensure_future(self._follow(way))
+        undo.callback(follower.cancel)
+
+    def _way(self, request: Document, progress: Callable[[str], None]) -> Way:
+        config, said = self._config, request["kubernetes"]
+        if said is None:
+            assert config.tunnel.manager is not None  # the command line saw to it
+            return Direct(
+                parse_endpoint(
+                    config.tunnel.manager,
+                    tls_ca=request["ca"],
+                    insecure=request["insecure"],
+                )
+            )
+        # Here, because a manager reached directly needs no HTTP.
+        from tunstack.engine.kubernetes import ThroughKubernetes
+        from tunstack.engine.renewal import Renewal
+
+        itself: Renewal | None = None
+        if said["uid"] == os.getuid():
+            itself = Renewal(config, said["environment"])
+            self._renews_itself = True
+
+        async def renew() -> Access:
+            if self._owner is not None:
+                return Access.build(await self._owner.renew())
+            if itself is None:
+                raise AuthError(
+                    "new ones need a new connect: the engine may not read that kubeconfig",
+                    hint="`tunstack quit`, then connect again",
+                )
+            return await itself()
+
+        access = Access.build(said["access"])
+        progress(f"asking the API server at {access.server}")
+        self._kubernetes = ThroughKubernetes(access, renew, config, progress)
+        return self._kubernetes
+
+    async def _follow(self, way: Way) -> None:
+        """Have the tunnel spare what its own way needs, whatever addresses that gets."""
+        assert self._attachment is not None
+        while True:
+            await asyncio.sleep(FOLLOW)
+            try:
+                self._attachment.keep_out(await way.addresses())
+            except TunstackError as error:
+                _log.warning("what stays out of the tunnel is as before: %s", error)
+
+    def _kubernetes_status(self) -> Document | None:
+        if self._kubernetes is None:
+            return None
+        access = self._kubernetes.access
+        if self._owner is not None or self._renews_itself:
+            renewal = access.renewable
+        else:
+            renewal = None
+        return {
+            "context": access.context,
+            "server": access.server,
+            "namespace": access.namespace,
+            "proxy": access.proxy and without_password(access.proxy),
+            "credentials": {
+                "expires": access.expires,
+                "expired": self._kubernetes.expired,
+                "renewal": renewal or "connect again",
+            },
+        }
 
     def _helper_lost(self) -> None:
         # Whoever started it knows whether it was killed or told to end.
@@ -205,20 +297,21 @@ class Daemon:
                 "protocol": self._helper.protocol,
                 "pid": self._helper.pid,
             }
-        link, attachment = self._link, self._attachment
-        if link is None or attachment is None:
+        links, attachment = self._links, self._attachment
+        if links is None or attachment is None:
             return document
         settings = self._config.routing
         document |= {
-            "state": link.state,
+            "state": links.state,
             "manager": {
-                "version": link.manager.version,
-                "protocol": link.manager.protocol,
-                "address": link.manager.address,
-                "namespace": link.manager.namespace,
-                "rtt": link.rtt,
-                "icmp": link.cluster.icmp,
+                "version": links.manager.version,
+                "protocol": links.manager.protocol,
+                "address": links.manager.address,
+                "namespace": links.manager.namespace,
+                "rtt": links.rtt,
+                "icmp": links.cluster.icmp,
             },
+            "kubernetes": self._kubernetes_status(),
             "device": {
                 "name": attachment.device.name,
                 "mtu": attachment.device.mtu,
@@ -229,7 +322,8 @@ class Daemon:
                 "proxied": [str(network) for network in attachment.plan.proxied],
                 "also_proxy": [str(network) for network in settings.also_proxy],
                 "never_proxy": [str(network) for network in settings.never_proxy],
-                "api_server": [],
+                "api_server": attachment.kept_out if self._kubernetes else [],
+                "reachable": [str(network) for network in attachment.reachable],
                 "overlaps": [
                     {
                         "network": str(ours),
@@ -253,30 +347,54 @@ class Daemon:
         return document
 
 
+class _Owner:
+    """Whoever waits for the session: hears of it, and can be asked for credentials."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self.write = conversation.write
+        self.gone = asyncio.ensure_future(self._listen())
+        """Done when there will be no owner any more."""
+        self._answer: asyncio.Future[Document] | None = None
+
+    async def renew(self) -> Document:
+        """Ask for access to the API server with new credentials.
+
+        Raises:
+            TunstackError: why there are none.
+        """
+        if self._answer is None:
+            self._answer = asyncio.get_running_loop().create_future()
+            self.write({"renew": True})
+        answer = await asyncio.shield(self._answer)
+        error = answer.get("error")
+        if error is not None:
+            raise from_code(error["code"], error["message"], error["hint"])
+        access: Document = answer["access"]
+        return access
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.gone.cancel()
+
+    async def _listen(self) -> None:
+        while (said := await self._conversation.read()) is not None:
+            if self._answer is not None:
+                self._answer.set_result(said)
+                self._answer = None
+        if self._answer is not None:
+            error = AuthError("whoever has the kubeconfig is gone")
+            self._answer.set_result(error_document(error))
+
+
 async def _first(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _addresses(host: str, port: int) -> frozenset[Address]:
-    """Find every address of the manager: the tunnel must not swallow itself.
-
-    Raises:
-        TunnelError: it has none.
-    """
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )
-    except OSError as exc:
-        raise TunnelError(f"the manager's host {host} has no address: {exc}") from exc
-    # A link-local address carries its zone behind a percent sign.
-    return frozenset(ip_address(str(a[4][0]).partition("%")[0]) for a in found)
-
-
-async def _say_goodbye(link: Link) -> None:
+async def _say_goodbye(links: Links) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(GOODBYE):
-            await link.close()
+            await links.close()
 
 
 def _resident_octets() -> int:
@@ -306,9 +424,10 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--log", required=True)
     parser.add_argument("--transport", required=True)
+    parser.add_argument("--kubernetes", type=int, required=True)
     arguments = parser.parse_args()
 
-    for module in _LATER:
+    for module in _LATER + _LATER_KUBERNETES * arguments.kubernetes:
         import_module(module)
     transport.load(arguments.transport)
     os.chdir("/")

@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
-from tunstack.engine.link import Link
+from tunstack.engine.links import Links
 from tunstack.engine.refused import as_error
 from tunstack.engine.streams import Address, packed, peer_name
 from tunstack.mux.session import Flow
@@ -29,14 +29,14 @@ class DatagramSocket:
     two tasks may receive at once.
 
     Args:
-        link: the session.
+        links: the sessions.
         address: of the target.
         port: of the target.
         queue: octets that may wait to be received. More are dropped.
     """
 
-    def __init__(self, link: Link, address: Address, port: int, *, queue: int) -> None:
-        self._link = link
+    def __init__(self, links: Links, address: Address, port: int, *, queue: int) -> None:
+        self._links = links
         self._address = address
         self._port = port
         self._peer = peer_name(address, port)
@@ -62,11 +62,11 @@ class DatagramSocket:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         if self._flow is None:
             # The first, or the first since the manager gave up the idle flow.
-            flow = self._link.mux.open(UDP, packed(self._address), self._port, 0)
+            flow = self._links.open(UDP, packed(self._address), self._port, 0)
             flow.owner = self
             self._flow = flow
-        self._link.mux.send(data, [Kind.DATAGRAM, self._flow.id, 0, len(data)])
-        self._link.wake()
+        self._flow.link.mux.send(data, [Kind.DATAGRAM, self._flow.id, 0, len(data)])
+        self._links.wake()
 
     async def recv(self) -> bytes:
         """Wait for the next datagram.
@@ -88,8 +88,8 @@ class DatagramSocket:
             return
         self._closed = True
         if self._flow is not None:
-            self._link.mux.reset(self._flow)
-            self._link.wake()
+            self._flow.link.mux.reset(self._flow)
+            self._links.wake()
         self._wake_receiver()
 
     async def __aenter__(self) -> Self:

@@ -13,12 +13,13 @@ import ipaddress
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tunstack._version import PRODUCT, PROTOCOL, PROTOCOL_MINIMUM
 from tunstack.config import Config, Network
 from tunstack.engine.stream import Stream, ViolationError
+from tunstack.engine.way import Way
 from tunstack.errors import ConfigError, TunnelError, TunstackError, UsageError
 from tunstack.mux.session import TCP, Flow, Mux
 from tunstack.rpc import transport
@@ -40,6 +41,10 @@ class Cluster:
     """Behind the names of services: ``cluster.local``."""
     icmp: bool = False
     """The manager can send ICMP echo requests."""
+    probes: tuple[tuple[str, int], ...] = ()
+    """Addresses and ports of the manager that answer whoever is in the cluster anyway."""
+    identity: str = ""
+    """What they answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Manager:
 
 
 class Listener(Protocol):
-    """Whoever wants to know how a link is."""
+    """Whoever wants to know how a session is, or several are."""
 
     def state_changed(self) -> None:
         """:attr:`Link.state` is another."""
@@ -67,6 +72,19 @@ class Listener(Protocol):
 
     def turn_ended(self) -> None:
         """All events of one message have been dispatched."""
+
+
+class Observer(Listener, Protocol):
+    """Whoever has a stand-in for a manager that goes."""
+
+    def drained(self, reason: str) -> None:
+        """The manager is about to go."""
+
+    def refused(self, flow: Flow, refusal: Refusal) -> bool:
+        """A flow was refused; returns whether it was opened elsewhere instead."""
+
+    def over(self) -> None:
+        """The manager has ended the session."""
 
 
 def parse_endpoint(manager: str, *, tls_ca: bytes | str | None, insecure: bool) -> Endpoint:
@@ -125,21 +143,24 @@ class Link:
     """A session with a manager, kept up until :meth:`close`.
 
     Args:
-        endpoint: where the manager is.
+        way: to the manager.
         token: proves who we are; ``None`` without.
         config: of the tunnel and its timeouts.
+        progress: told of each step while it starts.
         uniform: random numbers in [0, 1).
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        way: Way,
         *,
         token: str | None,
         config: Config,
+        progress: Callable[[str], None] = lambda _: None,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._endpoint = endpoint
+        self._way = way
+        self._progress = progress
         self._token = token
         self._config = config
         self._uniform = uniform
@@ -149,7 +170,7 @@ class Link:
         """Session and secret; ``None`` when there is none to go on with."""
         self._questions: dict[int, tuple[pb.FromClient, asyncio.Future[bytes]]] = {}
         self._next_question = 0
-        self.listeners: list[Listener] = []
+        self.listeners: list[Observer] = []
         self.mux = self._new_mux()
         """Of this session: another object after the manager has lost it."""
         self.state = "disconnected"
@@ -169,9 +190,24 @@ class Link:
         Raises:
             TunnelError: there is no manager, or it is silent, or speaks another protocol.
             AuthError: one of both ends does not trust the other.
+            TunstackError: there is no way to it.
         """
-        await self._connect(self._config.timeouts.manager_connect)
+        timeouts = self._config.timeouts
+        await self._connect(timeouts.manager_connect, timeouts.manager_welcome)
         self._life = asyncio.create_task(self._keep_up())
+
+    def start_later(self) -> None:
+        """Begin the session as soon as there is a manager; returns at once."""
+        self._set_state("reconnecting")
+        self._life = asyncio.create_task(self._begin())
+
+    async def _begin(self) -> None:
+        await self._reconnect(self._waits())
+        await self._keep_up()
+
+    def take_unopened(self) -> list[Flow]:
+        """Give up the TCP flows that the manager may not have heard of yet."""
+        return self.mux.take_unsent()
 
     def wake(self) -> None:
         """Say that the mux may have something to send."""
@@ -246,32 +282,36 @@ class Link:
 
     # The life of the session
 
-    async def _connect(self, timeout: float) -> None:
+    async def _connect(self, connect: float, welcome: float) -> None:
         """Open a stream and wait for the welcome.
 
         Args:
-            timeout: seconds for both.
+            connect: seconds for the connection.
+            welcome: seconds from then on.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
         keepalive = self._config.tunnel.keepalive
+        # Whoever has no patience with the connection has none with the welcome.
+        setting = "manager_welcome" if welcome < connect else "manager_connect"
+        welcome = min(connect, welcome)
 
         def attach(channel: Channel) -> Stream:
             self._stream = Stream(channel, self, self._hello(), keepalive)
             return self._stream
 
-        connect = transport.load(self._config.tunnel.transport).connect
-        await connect(self._endpoint, attach, keepalive=keepalive, timeout=timeout)
+        target = await self._way.open()
+        self._progress(f"reaching the manager at {target.peer}")
+        link = transport.load(self._config.tunnel.transport)
+        await link.connect(target, attach, keepalive=keepalive, timeout=connect)
         stream = self._stream
         assert stream is not None
         stream.wake()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(welcome):
                 await asyncio.shield(stream.welcomed)
         except TimeoutError:
             error = TunnelError(
-                f"the manager at {stream.peer} said no welcome within {timeout:g} s"
-                " (timeouts.manager_connect)"
+                f"the manager at {stream.peer} said no welcome within {welcome:g} s"
+                f" (timeouts.{setting})"
             )
             stream.abort(error)
             raise error from None
@@ -291,11 +331,15 @@ class Link:
             hello.resume.received = self.mux.received
         return hello
 
+    def _waits(self) -> Iterator[float]:
+        tunnel = self._config.tunnel
+        return backoff(tunnel.reconnect_first, tunnel.reconnect_most, self._uniform)
+
     async def _keep_up(self) -> None:
         """Find a stream after each one that is gone."""
         loop = asyncio.get_running_loop()
         tunnel = self._config.tunnel
-        waits = backoff(tunnel.reconnect_first, tunnel.reconnect_most, self._uniform)
+        waits = self._waits()
         while True:
             assert self._stream is not None
             began = loop.time()
@@ -304,9 +348,7 @@ class Link:
             self._set_state("reconnecting")
             if loop.time() - began > tunnel.reconnect_most:
                 # It was of use; one that comes and goes at once is not.
-                waits = backoff(
-                    tunnel.reconnect_first, tunnel.reconnect_most, self._uniform
-                )
+                waits = self._waits()
             patience = loop.call_later(tunnel.keepalive, self._give_up)
             try:
                 await self._reconnect(waits)
@@ -315,12 +357,15 @@ class Link:
             _log.info("connected again")
 
     async def _reconnect(self, waits: Iterator[float]) -> None:
-        timeout = min(self._config.timeouts.manager_connect, self._config.tunnel.keepalive)
+        timeouts, most = self._config.timeouts, self._config.tunnel.keepalive
         said = ""
         for wait in waits:
             await asyncio.sleep(wait)
             try:
-                await self._connect(timeout)
+                await self._connect(
+                    min(timeouts.manager_connect, most),
+                    min(timeouts.manager_welcome, most),
+                )
             except TunstackError as error:
                 if str(error) != said:
                     said = str(error)
@@ -401,6 +446,8 @@ class Link:
         """Give each frame to the owner of its flow, then end the turn."""
         mux = self.mux
         for kind, flow, value in mux.receive(frames):
+            if kind is Kind.REFUSED and self._opened_elsewhere(flow, value[0]):
+                continue
             if flow.owner is not None:
                 flow.owner.flow_event(kind, flow, value)
             elif kind is Kind.OPEN:
@@ -410,9 +457,23 @@ class Link:
         self._end_turn()
         self.wake()
 
+    def _opened_elsewhere(self, flow: Flow, refusal: Refusal) -> bool:
+        return any(listener.refused(flow, refusal) for listener in tuple(self.listeners))
+
+    def drain_received(self, reason: str) -> None:
+        """Take note that the manager is about to go."""
+        for listener in tuple(self.listeners):
+            listener.drained(reason)
+
     def cluster_received(self, info: pb.ClusterInfo) -> None:
         """Take what the cluster is now."""
         self._set_cluster(_cluster(info))
+
+    def namespaces_changed(self, change: pb.NamespacesChange) -> None:
+        """Take what namespaces there are now."""
+        names = set(self.cluster.namespaces).difference(change.removed)
+        names.update(change.added)
+        self._set_cluster(replace(self.cluster, namespaces=tuple(sorted(names))))
 
     def _set_cluster(self, cluster: Cluster) -> None:
         if cluster != self.cluster:
@@ -434,6 +495,8 @@ class Link:
         """The stream has ended the session, not only itself."""
         self._set_state("reconnecting")
         self._renew()
+        for listener in tuple(self.listeners):
+            listener.over()
 
 
 def _cluster(info: pb.ClusterInfo) -> Cluster:
@@ -442,7 +505,16 @@ def _cluster(info: pb.ClusterInfo) -> Cluster:
         namespaces=tuple(info.namespaces),
         domain=info.cluster_domain,
         icmp=info.icmp,
+        probes=tuple((str(_address(probe.address)), probe.port) for probe in info.probes),
+        identity=info.identity,
     )
+
+
+def _address(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(packed)
+    except ValueError:
+        raise ViolationError(f"{packed.hex()} is not an address") from None
 
 
 def _network(subnet: pb.Subnet) -> Network:

@@ -11,7 +11,8 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 
-from tunstack.engine.link import Cluster, Link
+from tunstack.engine.link import Cluster
+from tunstack.engine.links import Links
 from tunstack.errors import TunnelError
 
 _TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
@@ -37,11 +38,11 @@ def candidates(name: str, cluster: Cluster) -> list[str]:
     return [absolute]
 
 
-async def resolve(link: Link, name: str, timeout: float) -> list[str]:
+async def resolve(links: Links, name: str, timeout: float) -> list[str]:
     """Ask the cluster's resolver for the addresses of a name, IPv4 first.
 
     Args:
-        link: the session.
+        links: the sessions.
         name: see :func:`candidates`. An address stands for itself.
         timeout: seconds for each question.
 
@@ -53,9 +54,9 @@ async def resolve(link: Link, name: str, timeout: float) -> list[str]:
         return [str(ipaddress.ip_address(name))]
     except ValueError:
         pass
-    for candidate in candidates(name, link.cluster):
+    for candidate in candidates(name, links.cluster):
         answers = await asyncio.gather(
-            *(_ask(link, candidate, kind, timeout) for kind in _TYPES),
+            *(_ask(links, candidate, kind, timeout) for kind in _TYPES),
             return_exceptions=True,
         )
         addresses: list[str] = []
@@ -73,7 +74,7 @@ async def resolve(link: Link, name: str, timeout: float) -> list[str]:
 
 
 async def _ask(
-    link: Link, name: str, kind: dns.rdatatype.RdataType, timeout: float
+    links: Links, name: str, kind: dns.rdatatype.RdataType, timeout: float
 ) -> list[str]:
     """Ask one question; gives the addresses, none if there is no such name."""
     try:
@@ -82,7 +83,7 @@ async def _ask(
         raise socket.gaierror(socket.EAI_NONAME, f"{name!r} is not a name") from exc
     query.flags |= dns.flags.RD
     try:
-        reply = dns.message.from_wire(await link.ask(query.to_wire(), timeout))
+        reply = dns.message.from_wire(await links.ask(query.to_wire(), timeout))
     except (TunnelError, dns.exception.DNSException) as exc:
         raise socket.gaierror(socket.EAI_AGAIN, f"{name}: {exc}") from exc
     if not query.is_response(reply):

@@ -23,8 +23,10 @@ from weakref import WeakSet
 from tunstack.config import Config
 from tunstack.engine import names
 from tunstack.engine.datagrams import DatagramSocket
-from tunstack.engine.link import Cluster, Link, Manager, parse_endpoint
+from tunstack.engine.link import Cluster, Manager, parse_endpoint
+from tunstack.engine.links import Links
 from tunstack.engine.streams import open_stream
+from tunstack.engine.way import Direct, Way
 from tunstack.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,21 +63,21 @@ class Session:
     with :class:`ConnectionResetError`.
     """
 
-    def __init__(self, link: Link, config: Config) -> None:
-        self._link = link
+    def __init__(self, links: Links, config: Config) -> None:
+        self._links = links
         self._config = config
         self._sockets: WeakSet[DatagramSocket] = WeakSet()
         self._bridges: list[Bridge] = []
 
     def status(self) -> Status:
         """Say how the session is."""
-        link = self._link
-        counts = Counter(_PROTOCOLS[flow.protocol] for flow in link.mux.flows.values())
+        links = self._links
+        counts = Counter(_PROTOCOLS[flow.protocol] for flow in links.flows)
         return Status(
-            state=link.state,
-            manager=link.manager,
-            rtt=link.rtt,
-            cluster=link.cluster,
+            state=links.state,
+            manager=links.manager,
+            rtt=links.rtt,
+            cluster=links.cluster,
             flows={name: counts[name] for name in ("tcp", "udp", "icmp")},
         )
 
@@ -89,7 +91,7 @@ class Session:
             socket.gaierror: there is no such name, or no answer within
                 ``timeouts.dns_lookup``.
         """
-        return await names.resolve(self._link, name, self._config.timeouts.dns_lookup)
+        return await names.resolve(self._links, name, self._config.timeouts.dns_lookup)
 
     async def open_connection(
         self, host: str, port: int, *, limit: int = READ_LIMIT
@@ -118,7 +120,7 @@ class Session:
         self, address: str, port: int, limit: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await open_stream(
-            self._link,
+            self._links,
             ipaddress.ip_address(address),
             port,
             credit=self._config.tcp.send_buffer,
@@ -136,17 +138,17 @@ class Session:
             socket.gaierror: as :meth:`resolve`.
         """
         address = ipaddress.ip_address((await self.resolve(host))[0])
-        sock = DatagramSocket(self._link, address, port, queue=self._config.udp.queue)
+        sock = DatagramSocket(self._links, address, port, queue=self._config.udp.queue)
         self._sockets.add(sock)
         return sock
 
     async def _close(self) -> None:
-        # Not every socket has a flow by which the link could tell it.
+        # Not every socket has a flow by which the links could tell it.
         for sock in tuple(self._sockets):
             sock.close()
         for bridge in self._bridges:
             bridge.close()
-        await self._link.close()
+        await self._links.close()
 
     def attach(
         self, device: "Device", *, on_lost: Callable[[], None] = lambda: None
@@ -164,7 +166,7 @@ class Session:
         from tunstack.engine.bridge import Bridge
 
         bridge = Bridge(
-            self._link, device, self._config, secret=os.urandom(16), on_lost=on_lost
+            self._links, device, self._config, secret=os.urandom(16), on_lost=on_lost
         )
         self._bridges.append(bridge)
         return bridge
@@ -185,7 +187,9 @@ async def connect(
     with ``await writer.wait_closed()``.
 
     Args:
-        manager: ``HOST:PORT``; ``None`` takes ``config.tunnel.manager``.
+        manager: ``HOST:PORT``; ``None`` takes ``config.tunnel.manager``, and where that is
+            ``None`` too, the manager in the Kubernetes cluster that ``config.cluster``,
+            ``KUBECONFIG`` and ``~/.kube/config`` lead to.
         token: proves who the caller is.
         tls_ca: authorities to trust instead of the system's: PEM in octets, or a file of
             it. With it even loopback is reached by TLS.
@@ -193,19 +197,33 @@ async def connect(
         config: settings; the defaults when ``None``.
 
     Raises:
-        ConfigError: no manager is named, or not as ``HOST:PORT``; or no file of that name.
+        ConfigError: the manager is not named as ``HOST:PORT``; or there is no file of that
+            name; or the kubeconfig is not right.
+        ClusterError: the API is unreachable, forbids, or has no manager.
         TunnelError: there is no manager, or it is silent, or speaks another protocol.
         AuthError: one of both ends does not trust the other.
     """
     config = config or Config()
     manager = manager or config.tunnel.manager
+    way: Way
     if manager is None:
-        raise ConfigError("no manager is named", hint="give its HOST:PORT")
-    endpoint = parse_endpoint(manager, tls_ca=_read_pem(tls_ca), insecure=insecure)
-    link = Link(endpoint, token=token, config=config)
-    session = Session(link, config)
+        if token is not None or tls_ca is not None or insecure:
+            raise ConfigError(
+                "token, tls_ca and insecure are for a manager reached directly",
+                hint="give its HOST:PORT",
+            )
+        # Here, because only this needs HTTP.
+        from tunstack.engine.kubernetes import ThroughKubernetes
+        from tunstack.engine.renewal import Renewal
+
+        renew = Renewal(config)
+        way = ThroughKubernetes(await renew(), renew, config)
+    else:
+        way = Direct(parse_endpoint(manager, tls_ca=_read_pem(tls_ca), insecure=insecure))
+    links = Links(way, token=token, config=config, count=way.sessions)
+    session = Session(links, config)
     try:
-        await link.start()
+        await links.start()
         yield session
     finally:
         await session._close()

@@ -52,8 +52,14 @@ class Session(Protocol):
     def cluster_received(self, info: pb.ClusterInfo) -> None:
         """Take what the cluster is now."""
 
+    def namespaces_changed(self, change: pb.NamespacesChange) -> None:
+        """Take what namespaces there are now."""
+
     def answer_received(self, answer: pb.DnsAnswer) -> None:
         """Take the answer to a question."""
+
+    def drain_received(self, reason: str) -> None:
+        """The manager is about to go."""
 
     def over(self) -> None:
         """No stream can go on with this session."""
@@ -203,9 +209,11 @@ class Stream:
             self._session.answer_received(said.dns_answer)
         elif body == "cluster":
             self._session.cluster_received(said.cluster)
+        elif body == "namespaces_change":
+            self._session.namespaces_changed(said.namespaces_change)
         elif body == "drain":
-            # A manager reached directly has no stand-in: stay as long as it does.
             _log.warning("%s will go: %s", self.peer, said.drain.reason)
+            self._session.drain_received(said.drain.reason)
         else:
             raise ViolationError("a message without content")
 

@@ -10,7 +10,7 @@ from collections import deque
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from tunstack.engine.link import Link
+from tunstack.engine.links import Links
 from tunstack.engine.refused import as_error
 from tunstack.mux.session import TCP, Flow
 from tunstack.wire.frame import MAX_PAYLOAD, Kind, Refusal
@@ -36,12 +36,12 @@ def peer_name(address: Address, port: int) -> str:
 
 
 async def open_stream(
-    link: Link, address: Address, port: int, *, credit: int, limit: int
+    links: Links, address: Address, port: int, *, credit: int, limit: int
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open a connection from the cluster.
 
     Args:
-        link: the session.
+        links: the sessions.
         address: of the target.
         port: of the target.
         credit: octets that the other end may send before they are read.
@@ -50,14 +50,14 @@ async def open_stream(
     Raises:
         OSError: what the manager's kernel said of the target, as a socket says it.
     """
-    if link.state == "disconnected":
+    if links.state == "disconnected":
         raise as_error(Refusal.LOST, peer_name(address, port))
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    flow = link.mux.open(TCP, packed(address), port, credit)
-    transport = FlowTransport(loop, link, flow, protocol, address, port)
-    link.wake()
+    flow = links.open(TCP, packed(address), port, credit)
+    transport = FlowTransport(loop, links, flow, protocol, address, port)
+    links.wake()
     try:
         await transport.opened
     except asyncio.CancelledError:
@@ -71,7 +71,7 @@ class FlowTransport(asyncio.Transport):
 
     Args:
         loop: the running loop.
-        link: the session.
+        links: the sessions.
         flow: just begun; belongs to the transport from here on.
         protocol: told once the flow is open.
         address: of the target.
@@ -81,7 +81,7 @@ class FlowTransport(asyncio.Transport):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        links: Links,
         flow: Flow,
         protocol: asyncio.BaseProtocol,
         address: Address,
@@ -89,7 +89,7 @@ class FlowTransport(asyncio.Transport):
     ) -> None:
         super().__init__({"peername": (str(address), port)})
         self._loop = loop
-        self._link = link
+        self._links = links
         self._flow = flow
         self._protocol: Any = protocol  # asyncio allows for three kinds
         self._peer = peer_name(address, port)
@@ -146,7 +146,7 @@ class FlowTransport(asyncio.Transport):
             self._deliver(octets)
 
     def _deliver(self, octets: bytes) -> None:
-        self._link.mux.consumed(self._flow, len(octets))
+        self._flow.link.mux.consumed(self._flow, len(octets))
         self._protocol.data_received(octets)
 
     def _deliver_held(self) -> None:
@@ -154,7 +154,7 @@ class FlowTransport(asyncio.Transport):
             self._deliver(self._held.popleft())
         if self._ended and not (self._held or self._closing):
             self._deliver_end()
-        self._link.wake()
+        self._links.wake()
 
     def _deliver_end(self) -> None:
         if not self._closing and not self._protocol.eof_received():
@@ -224,7 +224,7 @@ class FlowTransport(asyncio.Transport):
             if not self._writer_paused and self._waiting_octets > self._high:
                 self._writer_paused = True
                 self._protocol.pause_writing()
-        self._link.wake()
+        self._links.wake()
 
     def _send(self, view: memoryview) -> int:
         """Send as many octets as there is credit for; returns how many."""
@@ -233,7 +233,7 @@ class FlowTransport(asyncio.Transport):
         spans: list[int] = []
         for start in range(0, size, MAX_PAYLOAD):
             spans += (Kind.DATA, flow.id, start, min(start + MAX_PAYLOAD, size))
-        self._link.mux.send(view, spans)
+        self._flow.link.mux.send(view, spans)
         return size
 
     def _flush(self) -> None:
@@ -255,7 +255,7 @@ class FlowTransport(asyncio.Transport):
         self._finishing = True
         if not self._waiting:
             self._finish_if_due()
-            self._link.wake()
+            self._links.wake()
 
     def can_write_eof(self) -> bool:
         """TCP can."""
@@ -297,18 +297,18 @@ class FlowTransport(asyncio.Transport):
             self.abort()
         elif not self._waiting:
             self._finish_if_due()
-            self._link.wake()
+            self._links.wake()
 
     def abort(self) -> None:
         """Reset the flow: what was written may not arrive."""
-        self._link.mux.reset(self._flow)
-        self._link.wake()
+        self._flow.link.mux.reset(self._flow)
+        self._links.wake()
         self._lose(None)
 
     def _finish_if_due(self) -> None:
         """Everything is sent: end our direction when asked to, and all when closed."""
         if self._finishing or self._closing:
-            self._link.mux.finish(self._flow)
+            self._flow.link.mux.finish(self._flow)
         if self._closing and not self._lost:
             self._lose(None)
             if not self._flow.gone:

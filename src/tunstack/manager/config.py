@@ -1,7 +1,7 @@
 """What a manager may be told, and when it refuses to listen."""
 
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from tunstack.config import MiB, Network, check_transport
@@ -22,6 +22,10 @@ class ManagerConfig:
 
     port: int = 7777
     """Port to listen on; 0 picks one."""
+
+    network: tuple[str, int] | None = None
+    """Address and port to listen on as well, with TLS, for bearers of a token. Whoever
+    comes by ``host``, which has to be loopback then, is let in without."""
 
     metrics: tuple[str, int] | None = None
     """Address and port for Prometheus; nothing listens without."""
@@ -52,6 +56,21 @@ class ManagerConfig:
 
     namespace: str = ""
     """Namespace the manager runs in; empty outside Kubernetes."""
+
+    kubernetes: bool = False
+    """Find out about the cluster from the API server, with the pod's own account."""
+
+    token_review: bool = False
+    """Let in whoever has a token that the API server knows, made out to ``tunstack``."""
+
+    health: tuple[str, int] | None = None
+    """Address and port that probes ask; nothing listens without."""
+
+    pod_addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Of the pod that this runs in."""
+
+    api_request: float = 10.0
+    """Seconds for one request to the API server."""
 
     resolv_conf: Path = Path("/etc/resolv.conf")
     """Where the addresses of the cluster's resolver stand."""
@@ -93,11 +112,20 @@ class ManagerConfig:
         check_transport("transport", self.transport)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("TLS needs both a certificate and its key")
-        protected = self.tls_cert is not None and self.token_file is not None
+        if self.token_review and not self.kubernetes:
+            raise UsageError("--token-review asks the API server: it needs --kubernetes")
+        tokens = self.token_file is not None or self.token_review
+        protected = self.tls_cert is not None and tokens
+        if self.network is not None and not (protected and is_loopback(self.host)):
+            raise UsageError(
+                "--network needs TLS and tokens, and --listen on loopback",
+                hint="give --tls-cert, --tls-key, and --token-file or --token-review",
+            )
         if not (protected or self.insecure or is_loopback(self.host)):
             raise UsageError(
                 f"refusing to listen on {self.host} without TLS and a token",
-                hint="give --tls-cert, --tls-key and --token-file, or say --insecure",
+                hint="give --tls-cert, --tls-key and --token-file or --token-review, or say"
+                " --insecure",
             )
         for name in ("sessions", "flows", "flows_per_session", "questions_per_session"):
             if getattr(self, name) < 1:

@@ -11,8 +11,9 @@ import hmac
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from inspect import isawaitable
 
 from google.protobuf.message import DecodeError
 
@@ -79,6 +80,7 @@ class Session:
         self._draining = False
         self._over = False
         self._goodbye: bytes | None = None
+        self._version = 0
 
     def __str__(self) -> str:
         return f"session {self.id[:4].hex()}"
@@ -98,6 +100,7 @@ class Session:
             self._patience.cancel()
         _log.info("%s: %s", self, channel.peer)
         self._channel = channel
+        self._version = welcome.protocol
         welcome.session = self.id
         welcome.secret = self._secret
         welcome.received = self.mux.received
@@ -139,6 +142,14 @@ class Session:
         """Say that the mux may have something to send."""
         if self._channel is not None:
             self._channel.wake()
+
+    def tell(self, news: Sequence[pb.FromManager]) -> None:
+        """Say what is new of the cluster.
+
+        Args:
+            news: by version of the protocol, from 1; the last is for all above, too.
+        """
+        self._say(news[min(self._version, len(news)) - 1])
 
     def _say(self, message: pb.FromManager) -> None:
         if self._channel is None:
@@ -260,12 +271,17 @@ class Session:
         self._say(pb.FromManager(dns_answer=answer))
 
 
+Verdict = pb.Goodbye | None
+"""Why somebody is not let in; ``None`` lets in."""
+
+
 class Reception:
     """The handler of one stream: takes the hello, then leads to its session.
 
     Args:
         channel: of the stream.
-        admit: gives the session that a hello leads to, or the goodbye instead.
+        examine: says whether who says a hello is let in; that may take its time.
+        admit: gives the session that the hello leads to, or the goodbye instead.
         left: called once, when the hello has come or will not come.
         patience: seconds for the hello.
     """
@@ -273,13 +289,16 @@ class Reception:
     def __init__(
         self,
         channel: Channel,
+        examine: Callable[[pb.Hello], Verdict | Awaitable[Verdict]],
         admit: Callable[[pb.Hello, Channel], Session | pb.Goodbye],
         left: Callable[["Reception"], None],
         patience: float,
     ) -> None:
         self._channel = channel
+        self._examine = examine
         self._admit = admit
         self._left = left
+        self._examination: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._goodbye: bytes | None = None
         self._waiting = True
@@ -293,6 +312,9 @@ class Reception:
             return
         if not self._waiting:
             return
+        if self._examination is not None:
+            self.refuse(pb.CODE_PROTOCOL, "something came before the welcome")
+            return
         try:
             said = pb.FromClient.FromString(bytes(message))
         except DecodeError:
@@ -300,7 +322,17 @@ class Reception:
         if said.WhichOneof("body") != "hello":
             self.refuse(pb.CODE_PROTOCOL, "the first message is not a hello")
             return
-        admitted = self._admit(said.hello, self._channel)
+        verdict = self._examine(said.hello)
+        if isawaitable(verdict):
+            self._examination = asyncio.ensure_future(self._wait(said.hello, verdict))
+        else:
+            self._decide(said.hello, verdict)
+
+    async def _wait(self, hello: pb.Hello, verdict: Awaitable[Verdict]) -> None:
+        self._decide(hello, await verdict)
+
+    def _decide(self, hello: pb.Hello, verdict: Verdict) -> None:
+        admitted = verdict or self._admit(hello, self._channel)
         if isinstance(admitted, Session):
             self._session = admitted
             self._leave()
@@ -337,4 +369,6 @@ class Reception:
         if self._waiting:
             self._waiting = False
             self._deadline.cancel()
+            if self._examination not in (None, asyncio.current_task()):
+                self._examination.cancel()
             self._left(self)

@@ -17,8 +17,9 @@ class Flow:
     """A TCP connection, a UDP association or a series of echoes in the mux.
 
     ``address`` is 16 octets, IPv4 as IPv4-mapped. ``send_credit`` is how many octets
-    the other end still takes; ``open`` turns true when it does. ``owner`` and
-    ``context`` belong to whoever uses the flow.
+    the other end still takes; ``open`` turns true when it does. ``owner``,
+    ``context`` and ``link``, which says what session it is of where there are several,
+    belong to whoever uses the flow.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Flow:
         "finished",
         "gone",
         "id",
+        "link",
         "open",
         "owner",
         "peer_finished",
@@ -63,3 +65,4 @@ class Flow:
         self.queued = 0
         self.owner: Owner | None = None
         self.context: Any = None
+        self.link: Any = None

@@ -120,8 +120,16 @@ class Mux:
     def adopt(self, flow: Flow) -> None:
         """Begin again, in this session, a flow of another one that never opened."""
         flow.id = self._next_id
+        flow.gone = False
         flow.receive_credit = flow.window
         self._enlist(flow)
+
+    def take_unsent(self) -> list[Flow]:
+        """Give up the TCP flows whose OPEN is in no message yet, for :meth:`adopt`."""
+        flows = [flow for flow in self._unsent_opens.values() if not flow.finished]
+        for flow in flows:
+            del self._unsent_opens[flow.id], self.flows[flow.id]
+        return flows
 
     def _enlist(self, flow: Flow) -> None:
         self._next_id += 2

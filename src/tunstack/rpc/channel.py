@@ -56,11 +56,13 @@ class Unix:
     """A Unix socket, which needs no TLS: the file system says who may use it."""
 
     path: Path
+    name: str | None = None
+    """Who is at the other end, for people; ``None`` means the path."""
 
     @property
     def peer(self) -> str:
         """The address as people write it."""
-        return f"unix:{self.path}"
+        return self.name or f"unix:{self.path}"
 
     @property
     def authority(self) -> str:

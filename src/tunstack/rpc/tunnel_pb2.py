@@ -24,39 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunstack/rpc/tunnel.proto\x12\x0btunstack.v1\"\xec\x01\n\nFromClient\x12\x10\n\x06\x66rames\x18\x01 \x01(\x0cH\x00\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.tunstack.v1.HelloH\x00\x12\x30\n\x0c\x64ns_question\x18\x03 \x01(\x0b\x32\x18.tunstack.v1.DnsQuestionH\x00\x12!\n\x04ping\x18\x04 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12!\n\x04pong\x18\x05 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12\'\n\x07goodbye\x18\x06 \x01(\x0b\x32\x14.tunstack.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody\"\xbf\x02\n\x0b\x46romManager\x12\x10\n\x06\x66rames\x18\x01 \x01(\x0cH\x00\x12\'\n\x07welcome\x18\x02 \x01(\x0b\x32\x14.tunstack.v1.WelcomeH\x00\x12,\n\ndns_answer\x18\x03 \x01(\x0b\x32\x16.tunstack.v1.DnsAnswerH\x00\x12!\n\x04ping\x18\x04 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12!\n\x04pong\x18\x05 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12\'\n\x07goodbye\x18\x06 \x01(\x0b\x32\x14.tunstack.v1.GoodbyeH\x00\x12+\n\x07\x63luster\x18\x07 \x01(\x0b\x32\x18.tunstack.v1.ClusterInfoH\x00\x12#\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x12.tunstack.v1.DrainH\x00\x42\x06\n\x04\x62ody\"\x96\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x18\n\x10protocol_minimum\x18\x02 \x01(\r\x12\x17\n\x0fproduct_version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12#\n\x06resume\x18\x06 \x01(\x0b\x32\x13.tunstack.v1.Resume\";\n\x06Resume\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x10\n\x08received\x18\x03 \x01(\x04\"\xcd\x01\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x17\n\x0fproduct_version\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x0f\n\x07session\x18\x04 \x01(\x0c\x12\x0e\n\x06secret\x18\x05 \x01(\x0c\x12\x0f\n\x07resumed\x18\x06 \x01(\x08\x12\x10\n\x08received\x18\x07 \x01(\x04\x12\x12\n\nflow_limit\x18\x08 \x01(\r\x12)\n\x07\x63luster\x18\t \x01(\x0b\x32\x18.tunstack.v1.ClusterInfo\"\x88\x01\n\x0b\x43lusterInfo\x12$\n\x07subnets\x18\x01 \x03(\x0b\x32\x13.tunstack.v1.Subnet\x12\x12\n\nnamespaces\x18\x02 \x03(\t\x12\x16\n\x0e\x63luster_domain\x18\x03 \x01(\t\x12\x19\n\x11manager_namespace\x18\x04 \x01(\t\x12\x0c\n\x04icmp\x18\x05 \x01(\x08\"0\n\x06Subnet\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x15\n\rprefix_length\x18\x02 \x01(\r\";\n\x0b\x44nsQuestion\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0f\n\x07timeout\x18\x03 \x01(\r\"7\n\tDnsAnswer\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x16\n\x04Ping\x12\x0e\n\x06number\x18\x01 \x01(\x04\"(\n\x05\x44rain\x12\x0f\n\x07timeout\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\":\n\x07Goodbye\x12\x1f\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x11.tunstack.v1.Code\x12\x0e\n\x06reason\x18\x02 \x01(\t*\xb6\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43ODE_CLOSED\x10\x01\x12\x10\n\x0c\x43ODE_VERSION\x10\x02\x12\x18\n\x14\x43ODE_UNAUTHENTICATED\x10\x03\x12\x12\n\x0e\x43ODE_FORBIDDEN\x10\x04\x12\x11\n\rCODE_PROTOCOL\x10\x05\x12\x0e\n\nCODE_LIMIT\x10\x06\x12\x11\n\rCODE_DRAINING\x10\x07\x12\x11\n\rCODE_INTERNAL\x10\x08\x32J\n\x06Tunnel\x12@\n\x07\x43onnect\x12\x17.tunstack.v1.FromClient\x1a\x18.tunstack.v1.FromManager(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tunstack/rpc/tunnel.proto\x12\x0btunstack.v1\"\xec\x01\n\nFromClient\x12\x10\n\x06\x66rames\x18\x01 \x01(\x0cH\x00\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.tunstack.v1.HelloH\x00\x12\x30\n\x0c\x64ns_question\x18\x03 \x01(\x0b\x32\x18.tunstack.v1.DnsQuestionH\x00\x12!\n\x04ping\x18\x04 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12!\n\x04pong\x18\x05 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12\'\n\x07goodbye\x18\x06 \x01(\x0b\x32\x14.tunstack.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody\"\xfb\x02\n\x0b\x46romManager\x12\x10\n\x06\x66rames\x18\x01 \x01(\x0cH\x00\x12\'\n\x07welcome\x18\x02 \x01(\x0b\x32\x14.tunstack.v1.WelcomeH\x00\x12,\n\ndns_answer\x18\x03 \x01(\x0b\x32\x16.tunstack.v1.DnsAnswerH\x00\x12!\n\x04ping\x18\x04 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12!\n\x04pong\x18\x05 \x01(\x0b\x32\x11.tunstack.v1.PingH\x00\x12\'\n\x07goodbye\x18\x06 \x01(\x0b\x32\x14.tunstack.v1.GoodbyeH\x00\x12+\n\x07\x63luster\x18\x07 \x01(\x0b\x32\x18.tunstack.v1.ClusterInfoH\x00\x12#\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x12.tunstack.v1.DrainH\x00\x12:\n\x11namespaces_change\x18\t \x01(\x0b\x32\x1d.tunstack.v1.NamespacesChangeH\x00\x42\x06\n\x04\x62ody\"\x96\x01\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x18\n\x10protocol_minimum\x18\x02 \x01(\r\x12\x17\n\x0fproduct_version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12#\n\x06resume\x18\x06 \x01(\x0b\x32\x13.tunstack.v1.Resume\";\n\x06Resume\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x10\n\x08received\x18\x03 \x01(\x04\"\xcd\x01\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x17\n\x0fproduct_version\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x0f\n\x07session\x18\x04 \x01(\x0c\x12\x0e\n\x06secret\x18\x05 \x01(\x0c\x12\x0f\n\x07resumed\x18\x06 \x01(\x08\x12\x10\n\x08received\x18\x07 \x01(\x04\x12\x12\n\nflow_limit\x18\x08 \x01(\r\x12)\n\x07\x63luster\x18\t \x01(\x0b\x32\x18.tunstack.v1.ClusterInfo\"\xbe\x01\n\x0b\x43lusterInfo\x12$\n\x07subnets\x18\x01 \x03(\x0b\x32\x13.tunstack.v1.Subnet\x12\x12\n\nnamespaces\x18\x02 \x03(\t\x12\x16\n\x0e\x63luster_domain\x18\x03 \x01(\t\x12\x19\n\x11manager_namespace\x18\x04 \x01(\t\x12\x0c\n\x04icmp\x18\x05 \x01(\x08\x12\"\n\x06probes\x18\x06 \x03(\x0b\x32\x12.tunstack.v1.Probe\x12\x10\n\x08identity\x18\x07 \x01(\t\"2\n\x10NamespacesChange\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07removed\x18\x02 \x03(\t\"&\n\x05Probe\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x0c\n\x04port\x18\x02 \x01(\r\"0\n\x06Subnet\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x12\x15\n\rprefix_length\x18\x02 \x01(\r\";\n\x0b\x44nsQuestion\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0f\n\x07timeout\x18\x03 \x01(\r\"7\n\tDnsAnswer\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"\x16\n\x04Ping\x12\x0e\n\x06number\x18\x01 \x01(\x04\"(\n\x05\x44rain\x12\x0f\n\x07timeout\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\":\n\x07Goodbye\x12\x1f\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x11.tunstack.v1.Code\x12\x0e\n\x06reason\x18\x02 \x01(\t*\xb6\x01\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43ODE_CLOSED\x10\x01\x12\x10\n\x0c\x43ODE_VERSION\x10\x02\x12\x18\n\x14\x43ODE_UNAUTHENTICATED\x10\x03\x12\x12\n\x0e\x43ODE_FORBIDDEN\x10\x04\x12\x11\n\rCODE_PROTOCOL\x10\x05\x12\x0e\n\nCODE_LIMIT\x10\x06\x12\x11\n\rCODE_DRAINING\x10\x07\x12\x11\n\rCODE_INTERNAL\x10\x08\x32J\n\x06Tunnel\x12@\n\x07\x43onnect\x12\x17.tunstack.v1.FromClient\x1a\x18.tunstack.v1.FromManager(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunstack.rpc.tunnel_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODE']._serialized_start=1459
-  _globals['_CODE']._serialized_end=1641
+  _globals['_CODE']._serialized_start=1665
+  _globals['_CODE']._serialized_end=1847
   _globals['_FROMCLIENT']._serialized_start=43
   _globals['_FROMCLIENT']._serialized_end=279
   _globals['_FROMMANAGER']._serialized_start=282
-  _globals['_FROMMANAGER']._serialized_end=601
-  _globals['_HELLO']._serialized_start=604
-  _globals['_HELLO']._serialized_end=754
-  _globals['_RESUME']._serialized_start=756
-  _globals['_RESUME']._serialized_end=815
-  _globals['_WELCOME']._serialized_start=818
-  _globals['_WELCOME']._serialized_end=1023
-  _globals['_CLUSTERINFO']._serialized_start=1026
-  _globals['_CLUSTERINFO']._serialized_end=1162
-  _globals['_SUBNET']._serialized_start=1164
-  _globals['_SUBNET']._serialized_end=1212
-  _globals['_DNSQUESTION']._serialized_start=1214
-  _globals['_DNSQUESTION']._serialized_end=1273
-  _globals['_DNSANSWER']._serialized_start=1275
-  _globals['_DNSANSWER']._serialized_end=1330
-  _globals['_PING']._serialized_start=1332
-  _globals['_PING']._serialized_end=1354
-  _globals['_DRAIN']._serialized_start=1356
-  _globals['_DRAIN']._serialized_end=1396
-  _globals['_GOODBYE']._serialized_start=1398
-  _globals['_GOODBYE']._serialized_end=1456
-  _globals['_TUNNEL']._serialized_start=1643
-  _globals['_TUNNEL']._serialized_end=1717
+  _globals['_FROMMANAGER']._serialized_end=661
+  _globals['_HELLO']._serialized_start=664
+  _globals['_HELLO']._serialized_end=814
+  _globals['_RESUME']._serialized_start=816
+  _globals['_RESUME']._serialized_end=875
+  _globals['_WELCOME']._serialized_start=878
+  _globals['_WELCOME']._serialized_end=1083
+  _globals['_CLUSTERINFO']._serialized_start=1086
+  _globals['_CLUSTERINFO']._serialized_end=1276
+  _globals['_NAMESPACESCHANGE']._serialized_start=1278
+  _globals['_NAMESPACESCHANGE']._serialized_end=1328
+  _globals['_PROBE']._serialized_start=1330
+  _globals['_PROBE']._serialized_end=1368
+  _globals['_SUBNET']._serialized_start=1370
+  _globals['_SUBNET']._serialized_end=1418
+  _globals['_DNSQUESTION']._serialized_start=1420
+  _globals['_DNSQUESTION']._serialized_end=1479
+  _globals['_DNSANSWER']._serialized_start=1481
+  _globals['_DNSANSWER']._serialized_end=1536
+  _globals['_PING']._serialized_start=1538
+  _globals['_PING']._serialized_end=1560
+  _globals['_DRAIN']._serialized_start=1562
+  _globals['_DRAIN']._serialized_end=1602
+  _globals['_GOODBYE']._serialized_start=1604
+  _globals['_GOODBYE']._serialized_end=1662
+  _globals['_TUNNEL']._serialized_start=1849
+  _globals['_TUNNEL']._serialized_end=1923
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class FromClient(_message.Message):
     def __init__(self, frames: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., dns_question: _Optional[_Union[DnsQuestion, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class FromManager(_message.Message):
-    __slots__ = ("frames", "welcome", "dns_answer", "ping", "pong", "goodbye", "cluster", "drain")
+    __slots__ = ("frames", "welcome", "dns_answer", "ping", "pong", "goodbye", "cluster", "drain", "namespaces_change")
     FRAMES_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DNS_ANSWER_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class FromManager(_message.Message):
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_CHANGE_FIELD_NUMBER: _ClassVar[int]
     frames: bytes
     welcome: Welcome
     dns_answer: DnsAnswer
@@ -62,7 +63,8 @@ class FromManager(_message.Message):
     goodbye: Goodbye
     cluster: ClusterInfo
     drain: Drain
-    def __init__(self, frames: _Optional[bytes] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., dns_answer: _Optional[_Union[DnsAnswer, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., cluster: _Optional[_Union[ClusterInfo, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    namespaces_change: NamespacesChange
+    def __init__(self, frames: _Optional[bytes] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., dns_answer: _Optional[_Union[DnsAnswer, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., cluster: _Optional[_Union[ClusterInfo, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., namespaces_change: _Optional[_Union[NamespacesChange, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "protocol_minimum", "product_version", "capabilities", "token", "resume")
@@ -113,18 +115,38 @@ class Welcome(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., product_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., session: _Optional[bytes] = ..., secret: _Optional[bytes] = ..., resumed: _Optional[bool] = ..., received: _Optional[int] = ..., flow_limit: _Optional[int] = ..., cluster: _Optional[_Union[ClusterInfo, _Mapping]] = ...) -> None: ...
 
 class ClusterInfo(_message.Message):
-    __slots__ = ("subnets", "namespaces", "cluster_domain", "manager_namespace", "icmp")
+    __slots__ = ("subnets", "namespaces", "cluster_domain", "manager_namespace", "icmp", "probes", "identity")
     SUBNETS_FIELD_NUMBER: _ClassVar[int]
     NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     MANAGER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     ICMP_FIELD_NUMBER: _ClassVar[int]
+    PROBES_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     subnets: _containers.RepeatedCompositeFieldContainer[Subnet]
     namespaces: _containers.RepeatedScalarFieldContainer[str]
     cluster_domain: str
     manager_namespace: str
     icmp: bool
-    def __init__(self, subnets: _Optional[_Iterable[_Union[Subnet, _Mapping]]] = ..., namespaces: _Optional[_Iterable[str]] = ..., cluster_domain: _Optional[str] = ..., manager_namespace: _Optional[str] = ..., icmp: _Optional[bool] = ...) -> None: ...
+    probes: _containers.RepeatedCompositeFieldContainer[Probe]
+    identity: str
+    def __init__(self, subnets: _Optional[_Iterable[_Union[Subnet, _Mapping]]] = ..., namespaces: _Optional[_Iterable[str]] = ..., cluster_domain: _Optional[str] = ..., manager_namespace: _Optional[str] = ..., icmp: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[Probe, _Mapping]]] = ..., identity: _Optional[str] = ...) -> None: ...
+
+class NamespacesChange(_message.Message):
+    __slots__ = ("added", "removed")
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    added: _containers.RepeatedScalarFieldContainer[str]
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("address", "port")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    address: bytes
+    port: int
+    def __init__(self, address: _Optional[bytes] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Subnet(_message.Message):
     __slots__ = ("address", "prefix_length")

@@ -1,0 +1,85 @@
+"""What commands that talk to Kubernetes have in common: kubectl's options, and settings."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from tunstack.cli import settings
+from tunstack.cli.caller import Caller
+from tunstack.cluster import extension, kubeconfig
+from tunstack.cluster.access import Access, resolve
+from tunstack.config import Config
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_OPTIONS = (
+    click.option("--kubeconfig", metavar="FILE", help="Instead of KUBECONFIG."),
+    click.option("--context", metavar="NAME", help="Of the kubeconfig."),
+    click.option(
+        "-n", "--namespace", metavar="NAME", help="Namespace to be in, of the cluster."
+    ),
+    click.option(
+        "--manager-namespace",
+        metavar="NAME",
+        help="Where the traffic manager is.  [default: tunstack]",
+    ),
+)
+
+
+def options(command: _Command) -> _Command:
+    """Add kubectl's options. They are arguments of the same name."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def said(
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    manager_namespace: str | None,
+) -> dict[str, object]:
+    """Give what the options said, by ``table.key``."""
+    values = {
+        "cluster.kubeconfig": kubeconfig,
+        "cluster.context": context,
+        "cluster.namespace": namespace,
+        "cluster.manager_namespace": manager_namespace,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def load(command_line: Mapping[str, object], caller: Caller) -> settings.Settings:
+    """Load the settings, with those that the cluster's entry in the kubeconfig has.
+
+    Raises:
+        ConfigError: a setting or the kubeconfig is not right.
+    """
+    first = settings.load(command_line)
+    with caller.rights():
+        context = _choose(first.config, caller)
+        layer = extension.read(context.cluster)
+    return settings.load(command_line, extension=layer)
+
+
+def access(config: Config, caller: Caller) -> Access:
+    """Find out how to get to the API server, as the caller.
+
+    Raises:
+        KubeconfigError: names the file, the context and what is wrong.
+    """
+    with caller.rights():
+        return resolve(
+            _choose(config, caller),
+            caller.environment,
+            interactive=sys.stdin.isatty(),
+            plugin_timeout=config.timeouts.exec_plugin,
+        )
+
+
+def _choose(config: Config, caller: Caller) -> kubeconfig.Context:
+    home = Path(caller.environment.get("HOME") or Path.home())
+    return kubeconfig.choose(config.cluster, caller.environment, home)

@@ -1,0 +1,76 @@
+"""``tunstack uninstall``."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import click
+
+from tunstack.cli import caller, kubernetes, sessions
+from tunstack.cli.progress import progress, timeout_option
+from tunstack.config import Config
+
+
+@click.command()
+@kubernetes.options
+@click.option(
+    "--everything",
+    is_flag=True,
+    help="Also users' grants, what is left of any install in any namespace, our"
+    " namespaces, and the sessions on this host.",
+)
+@timeout_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def uninstall(
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    manager_namespace: str | None,
+    everything: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Remove the traffic manager from a cluster.
+
+    Returns when its pods are gone. Goes by the labels of what is there, so it also
+    works after deletions by hand. What is not there is no error.
+    """
+    said = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
+    who = caller.find()
+    config = kubernetes.load(said, who).config
+    show = progress(as_json)
+    ended = _end_sessions(show) if everything else []
+    deleted = asyncio.run(_uninstall(config, who, everything, show, timeout))
+    if as_json:
+        click.echo(json.dumps({"deleted": deleted, "sessions": ended}))
+        return
+    for name in ended:
+        click.echo(f"disconnected {name}")
+    for name in deleted:
+        click.echo(f"deleted {name}")
+    if not deleted:
+        click.echo("there was nothing to delete")
+
+
+async def _uninstall(
+    config: Config,
+    who: caller.Caller,
+    everything: bool,
+    show: Callable[[str], None],
+    timeout: float,
+) -> list[str]:
+    from tunstack.cluster import install as steps
+    from tunstack.cluster.api import Api
+
+    where = None if everything else config.cluster.manager_namespace
+    access = kubernetes.access(config, who)
+    async with Api(access, timeout=config.timeouts.api_request) as api:
+        return await steps.uninstall(api, where, show, timeout=timeout)
+
+
+def _end_sessions(show: Callable[[str], None]) -> list[str]:
+    names = sessions.names()
+    for name in names:
+        show(f"ending the session {name}")
+        sessions.end(name)
+    return names
