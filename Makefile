@@ -33,7 +33,7 @@ KUBE_LAB ?= ../shared/kube
 
 test-cluster: .venv/built
 	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) TUNSTACK_CLUSTER=required \
-	    $(BIN)/pytest -p no:cacheprovider tests/cluster_lab
+	    $(BIN)/pytest -p no:cacheprovider tests/kube
 
 kube-image: .venv/built
 	$(AS_ROOT) .ci/kube-image $(KUBE_LAB) $(BIN)/python

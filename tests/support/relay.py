@@ -29,13 +29,16 @@ class Side(asyncio.Protocol):
             self.other.other = self
 
     def data_received(self, data):
-        self._loop.call_later(self._delay, self._pass, data)
+        if self._delay:
+            self._loop.call_later(self._delay, self._pass, data)
+        else:
+            self._pass(data)
 
     def connection_lost(self, exc):
         self._loop.call_later(self._delay, self._end)
 
     def _pass(self, data):
-        if self.other is not None:
+        if self.other is not None and not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def _end(self):

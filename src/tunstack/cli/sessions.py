@@ -62,8 +62,9 @@ def end(name: str) -> bool:
         HostError: it does not end.
     """
     try:
-        with find(name) as engine, _held(paths.session_dir(name)) as directory:
-            engine.ask("quit")
+        with _held(paths.session_dir(name)) as directory:
+            with find(name) as engine:
+                engine.ask("quit")
             # Its processes live a little longer than the path.
             _wait_free(name, directory)
     except NotConnected:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import click
 
@@ -55,6 +56,12 @@ def _lines(report: Document) -> Iterator[str]:
         yield f"connected to {where}"
     else:
         yield f"{report['state']}: {where}"
+    cluster = report["kubernetes"]
+    if cluster is not None:
+        yield f"  cluster      {cluster['context']} at {cluster['server']}"
+        yield f"  namespace    {cluster['namespace']}, the manager's {manager['namespace']}"
+        yield from _credentials(cluster["credentials"])
+    yield f"  versions     client {_version(report['client'])}, manager {_version(manager)}"
     if manager["rtt"] is not None:
         yield f"  round trip   {manager['rtt'] * 1000:.1f} ms"
     if not manager["icmp"]:
@@ -64,7 +71,8 @@ def _lines(report: Document) -> Iterator[str]:
         ("routed", "proxied"),
         ("also proxy", "also_proxy"),
         ("never proxy", "never_proxy"),
-        ("API server", "api_server"),
+        ("kept out", "api_server"),
+        ("reached anyway", "reachable"),
     ):
         if routes[key]:
             yield f"  {title:12} {', '.join(routes[key])}"
@@ -84,6 +92,22 @@ def _lines(report: Document) -> Iterator[str]:
     if drops:
         yield f"  drops        {', '.join(drops)}"
     yield f"  log          {report['log']}"
+
+
+def _credentials(credentials: Document) -> Iterator[str]:
+    expires, renewal = credentials["expires"], credentials["renewal"]
+    if credentials["expired"]:
+        yield "  credentials  the API server takes them no more: connect again"
+    elif expires is not None:
+        at = datetime.fromtimestamp(expires).astimezone().isoformat(timespec="minutes")
+        how = f"renewed by the {renewal}"
+        if renewal == "connect again":
+            how = "then a lost tunnel needs a new connect"
+        yield f"  credentials  until {at}, {how}"
+
+
+def _version(part: Document) -> str:
+    return f"{part['version']} (protocol {part['protocol']})"
 
 
 def _octets(count: float) -> str:

@@ -241,13 +241,18 @@ class Api:
 
         An upgrade is a GET, but since Kubernetes 1.35 ``create`` is checked too.
         """
+        refusal: ApiError | None = None
         for method in ("GET", "POST"):
             try:
                 await self.request(method, path, query=query)
             except ApiError as error:
                 # 400 and the like say that an upgrade is needed: the right is there.
                 if error.status in (403, 404):
-                    raise
+                    refusal = error
+                    if "cannot" in str(error):  # names verb and resource
+                        break
+        if refusal is not None:
+            raise refusal
 
     def _options(self, headers: Mapping[str, str] = NO_QUERY) -> dict[str, Any]:
         """Give what each request needs of aiohttp."""

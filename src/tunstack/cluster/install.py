@@ -22,6 +22,9 @@ FIELD_MANAGER = NAME
 _POLL = 0.25
 """Seconds between two looks."""
 
+_HASH = "pod-template-hash"
+"""The label of a ReplicaSet and its pods."""
+
 _HOPELESS = ("ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError")
 """Why a pod will never run, however long one waits."""
 
@@ -48,11 +51,12 @@ _RBAC = "rbac.authorization.k8s.io/v1"
 
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 POD = Kind("v1", "Pod", "pods")
 
 KINDS = (
     DEPLOYMENT,
-    Kind("apps/v1", "ReplicaSet", "replicasets"),
+    REPLICA_SET,
     POD,
     Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     Kind("v1", "Service", "services"),
@@ -152,10 +156,7 @@ async def wait_ready(
         deployment = await api.request("GET", DEPLOYMENT.path(install.namespace, NAME))
         if _rolled_out(deployment):
             return
-        pods, _ = await api.list_all(
-            POD.path(install.namespace), {"labelSelector": MANAGERS}
-        )
-        waiting = [pod for pod in pods if not is_ready(pod)]
+        waiting = [pod for pod in await _pods(api, deployment) if not is_ready(pod)]
         if waiting:
             youngest = max(waiting, key=lambda pod: pod["metadata"]["creationTimestamp"])
             said = f"{youngest['metadata']['name']}: {why_not(youngest)}"
@@ -170,11 +171,36 @@ async def wait_ready(
             )
 
 
+async def _pods(api: Api, deployment: Object) -> list[Object]:
+    """Find the pods that a Deployment wants now, and not those of its last state."""
+    namespace = deployment["metadata"]["namespace"]
+    managers = {"labelSelector": MANAGERS}
+    sets, _ = await api.list_all(REPLICA_SET.path(namespace), managers)
+    hashes = {
+        found["metadata"]["labels"].get(_HASH)
+        for found in sets
+        if _revision(found) == _revision(deployment)
+    }
+    if deployment.get("status", {}).get("observedGeneration", 0) < _generation(deployment):
+        return []
+    pods, _ = await api.list_all(POD.path(namespace), managers)
+    return [pod for pod in pods if pod["metadata"]["labels"].get(_HASH) in hashes]
+
+
+def _revision(found: Object) -> str | None:
+    annotations: dict[str, str] = found["metadata"].get("annotations") or {}
+    return annotations.get("deployment.kubernetes.io/revision")
+
+
+def _generation(deployment: Object) -> int:
+    return int(deployment["metadata"]["generation"])
+
+
 def _rolled_out(deployment: Object) -> bool:
     status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
     seen: int = status.get("observedGeneration", 0)
     counts = ("replicas", "updatedReplicas", "availableReplicas")
-    return seen >= int(deployment["metadata"]["generation"]) and all(
+    return seen >= _generation(deployment) and all(
         status.get(count, 0) == wanted for count in counts
     )
 
@@ -217,7 +243,7 @@ async def uninstall(
             metadata = found["metadata"]
             where = metadata.get("namespace")
             name = f"{kind.name.lower()}/{metadata['name']}"
-            if kind in KINDS[1:3] and metadata.get("ownerReferences"):
+            if kind in (REPLICA_SET, POD) and metadata.get("ownerReferences"):
                 continue  # its owner's deletion takes it along
             progress(f"deleting {name}")
             if await _delete(api, kind, where, metadata["name"]):

@@ -26,9 +26,18 @@ class Pod:
 
 
 async def find_manager(
-    api: Api, namespace: str, choice: Callable[[list[str]], str] = random.choice
+    api: Api,
+    namespace: str,
+    prefer: str | None = None,
+    choice: Callable[[list[str]], str] = random.choice,
 ) -> Pod:
     """Find a ready pod of the manager, any if there are several.
+
+    Args:
+        api: where.
+        namespace: of the manager.
+        prefer: the pod to take if it is ready, for it has a session of ours.
+        choice: chooses among the others.
 
     Raises:
         NotInstalled: there is no pod, ready or not.
@@ -54,7 +63,9 @@ async def find_manager(
             f" {pod['metadata']['name']}: {why_not(pod)}",
             hint=f"see `kubectl -n {namespace} describe pods`",
         )
-    return Pod(namespace, choice(ready))
+    if prefer is None or prefer not in ready:
+        prefer = choice(ready)
+    return Pod(namespace, prefer)
 
 
 def is_ready(pod: Object) -> bool:

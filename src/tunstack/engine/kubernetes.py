@@ -63,10 +63,10 @@ class ThroughKubernetes:
         self._api = Api(access, timeout=config.timeouts.api_request)
         self._relays: set[_Relay] = set()
 
-    async def open(self) -> Pair | Unix:
-        """Forward a port of a pod."""
+    async def open(self, last: str | None) -> Pair | Unix:
+        """Forward a port of a pod, of the last one if that is still ready."""
         config = self._config
-        pod = await self._pod()
+        pod = await self._pod(last and last.rpartition("/")[2])
         self._progress(f"forwarding a port of the pod {pod.name}")
         forward = await open_port_forward(
             self._api,
@@ -100,7 +100,7 @@ class ThroughKubernetes:
             relay.close()
         await self._api.close()
 
-    async def _pod(self) -> Pod:
+    async def _pod(self, prefer: str | None) -> Pod:
         """Find a pod, with new credentials where that helps, waiting until one is ready."""
         await self._renew_in_time()
         loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ class ThroughKubernetes:
         said = ""
         while True:
             try:
-                return await self._find()
+                return await self._find(prefer)
             except NotReady as error:
                 if loop.time() >= deadline:
                     raise NotReady(
@@ -121,14 +121,14 @@ class ThroughKubernetes:
                     self._progress(said)
             await asyncio.sleep(_POLL)
 
-    async def _find(self) -> Pod:
+    async def _find(self, prefer: str | None) -> Pod:
         namespace = self._config.cluster.manager_namespace
         try:
-            return await find_manager(self._api, namespace)
+            return await find_manager(self._api, namespace, prefer)
         except AuthError as error:
             # Expired, most likely, whatever their date said.
             await self._replace_access(error)
-            return await find_manager(self._api, namespace)
+            return await find_manager(self._api, namespace, prefer)
 
     async def _renew_in_time(self) -> None:
         expires = self.access.expires

@@ -298,7 +298,8 @@ class Link:
             self._stream = Stream(channel, self, self._hello(), keepalive)
             return self._stream
 
-        target = await self._way.open()
+        last = None if self._stream is None else self._stream.peer
+        target = await self._way.open(last)
         self._progress(f"reaching the manager at {target.peer}")
         link = transport.load(self._config.tunnel.transport)
         await link.connect(target, attach, keepalive=keepalive, timeout=connect)

@@ -23,8 +23,11 @@ class Way(Protocol):
     sessions: int
     """How many sessions share the load."""
 
-    async def open(self) -> Endpoint | Unix | Pair:
+    async def open(self, last: str | None) -> Endpoint | Unix | Pair:
         """Give what the transport is to connect to, for one stream.
+
+        Args:
+            last: the ``peer`` of the stream before, whose session is to go on.
 
         Raises:
             TunstackError: there is none now.
@@ -50,7 +53,7 @@ class Direct:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    async def open(self) -> Endpoint:
+    async def open(self, last: str | None) -> Endpoint:
         """Give the address."""
         return self._endpoint
 
