@@ -298,13 +298,10 @@ class Api:
         return ApiError(status, f"{self._who()}: {message}")
 
     def _unreachable(self, exc: Exception) -> ClusterError | KubeconfigError:
-        cause: BaseException | None = exc
-        while cause is not None and not isinstance(cause, ssl.SSLError):
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(cause, ssl.SSLCertVerificationError):
+        distrust = _distrust(exc)
+        if distrust is not None:
             return KubeconfigError(
-                f"the certificate of {self._who()} is not to be trusted:"
-                f" {cause.verify_message}",
+                f"the certificate of {self._who()} is not to be trusted: {distrust}",
                 hint=f"correct certificate-authority or tls-server-name in"
                 f" {self.access.source}",
             )
@@ -319,6 +316,17 @@ class Api:
             f"{self._who()} is unreachable: {_why(exc)}",
             hint="check the network, a VPN that is needed, and the kubeconfig's server",
         )
+
+
+def _distrust(exc: BaseException) -> str | None:
+    """Say why a certificate is not trusted, if that is what was wrong."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        text: str | None = getattr(cause, "verify_message", None)
+        if text is not None:
+            return text
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _why(exc: BaseException) -> str:
