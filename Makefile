@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: bench clean demo kube-image kube-up lint proto test test-cluster wheel
+.PHONY: bench clean demo kube-image lint proto test test-cluster wheel
 
 NAMES := python3.11 python3.12 python3.13 python3.14 python3
 NEW_ENOUGH := import sys; sys.version_info >= (3, 11) and print(sys.argv[1])
@@ -17,19 +17,21 @@ ROOM := src/tunstack/_fastpath
 # Namespaces and TUN devices are made by root; without it those tests are skipped.
 AS_ROOT = $(shell ((!EUID)) || ! sudo -n true 2>/dev/null || echo sudo -n)
 
+# Against a real Kubernetes, of one node, on this machine: KUBE_LAB is where its scripts are.
+KUBE_LAB ?= ../shared/kube
+
 demo: .venv/built
 	$(AS_ROOT) $(BIN)/tunstack demo
 
 test: lint .venv/go/built
-	$(BIN)/pytest --ignore=tests/system --ignore=tests/host
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider tests/host tests/system
+	$(BIN)/pytest --ignore=tests/system --ignore=tests/host --ignore=tests/kube
+	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) $(BIN)/pytest -p no:cacheprovider \
+	    tests/host tests/system tests/kube
 	$(AS_ROOT) env TUNSTACK_SYSTEM_TRANSPORT=stock $(BIN)/pytest -p no:cacheprovider \
 	    tests/system
 	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
-	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/_fastpath/test_sanitizers.py
-
-# Against a real Kubernetes, of one node, on this machine: KUBE_LAB is where its scripts are.
-KUBE_LAB ?= ../shared/kube
+	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/kube \
+	    --ignore=tests/cluster --ignore=tests/_fastpath/test_sanitizers.py
 
 test-cluster: .venv/built
 	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) TUNSTACK_CLUSTER=required \

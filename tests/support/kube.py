@@ -54,6 +54,8 @@ def why_not() -> str | None:
         return f"needs a Kubernetes lab, and KUBE_LAB={LAB} is none"
     if not (HOME / "kubeconfig").exists():
         return f"needs the Kubernetes lab to be up: {LAB}/up"
+    if not (HOME / "images/tunstack_dev.tar").exists():
+        return "needs the manager's image: make kube-image"
     return None
 
 

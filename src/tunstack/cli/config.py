@@ -4,7 +4,7 @@ import json
 
 import click
 
-from tunstack.cli import settings
+from tunstack.cli import caller, kubernetes, settings
 from tunstack.config import plain
 
 
@@ -14,10 +14,24 @@ def config() -> None:
 
 
 @config.command()
+@kubernetes.options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def view(as_json: bool) -> None:
-    """Show the settings in force and where each came from."""
-    loaded = settings.load({})
+def view(
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    manager_namespace: str | None,
+    as_json: bool,
+) -> None:
+    """Show the settings in force and where each came from.
+
+    With those that the cluster's entry in the kubeconfig has, if there is one.
+    """
+    said = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
+    loaded = settings.load(said)
+    who = caller.find()
+    if kubernetes.leads_somewhere(loaded.config, who):
+        loaded = kubernetes.load(said, who)
     values = plain(loaded.config)
     if as_json:
         document: dict[str, dict[str, object]] = {}

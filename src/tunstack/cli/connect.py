@@ -138,7 +138,8 @@ def connect(
     if not direct:
         request["kubernetes"] = {
             "access": renew(),
-            "environment": dict(who.environment),
+            # Root's is nothing for the engine, which is somebody else then.
+            "environment": dict(who.environment) if who.uid else {},
             "uid": who.uid,
         }
     if foreground or command:

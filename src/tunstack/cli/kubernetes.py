@@ -65,6 +65,16 @@ def load(command_line: Mapping[str, object], caller: Caller) -> settings.Setting
     return settings.load(command_line, extension=layer)
 
 
+def leads_somewhere(config: Config, caller: Caller) -> bool:
+    """Whether a kubeconfig is meant: one that is named, or one that says anything."""
+    if config.tunnel.manager is not None:
+        return False
+    if config.cluster.kubeconfig is not None or config.cluster.context is not None:
+        return True
+    with caller.rights():
+        return bool(kubeconfig.load(None, caller.environment, _home(caller)).entries)
+
+
 def access(config: Config, caller: Caller) -> Access:
     """Find out how to get to the API server, as the caller.
 
@@ -81,5 +91,8 @@ def access(config: Config, caller: Caller) -> Access:
 
 
 def _choose(config: Config, caller: Caller) -> kubeconfig.Context:
-    home = Path(caller.environment.get("HOME") or Path.home())
-    return kubeconfig.choose(config.cluster, caller.environment, home)
+    return kubeconfig.choose(config.cluster, caller.environment, _home(caller))
+
+
+def _home(caller: Caller) -> Path:
+    return Path(caller.environment.get("HOME") or Path.home())

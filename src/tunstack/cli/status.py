@@ -11,6 +11,9 @@ from tunstack.cli import sessions
 from tunstack.engine.control import Document, blank_status
 from tunstack.errors import NotConnected, UsageError
 
+_NAMED = 8
+"""Namespaces that are named; the document has all."""
+
 _INTERVAL = 1.0
 """Seconds between two looks with ``--watch``."""
 
@@ -60,6 +63,7 @@ def _lines(report: Document) -> Iterator[str]:
     if cluster is not None:
         yield f"  cluster      {cluster['context']} at {cluster['server']}"
         yield f"  namespace    {cluster['namespace']}, the manager's {manager['namespace']}"
+        yield f"  namespaces   {_some(cluster['namespaces'])}"
         yield from _credentials(cluster["credentials"])
     yield f"  versions     client {_version(report['client'])}, manager {_version(manager)}"
     if manager["rtt"] is not None:
@@ -92,6 +96,12 @@ def _lines(report: Document) -> Iterator[str]:
     if drops:
         yield f"  drops        {', '.join(drops)}"
     yield f"  log          {report['log']}"
+
+
+def _some(names: list[str]) -> str:
+    """Name the first few."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _credentials(credentials: Document) -> Iterator[str]:

@@ -266,6 +266,7 @@ class Daemon:
             "context": access.context,
             "server": access.server,
             "namespace": access.namespace,
+            "namespaces": list(self._links.cluster.namespaces) if self._links else [],
             "proxy": access.proxy and without_password(access.proxy),
             "credentials": {
                 "expires": access.expires,
