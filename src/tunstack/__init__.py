@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from tunstack.engine.datagrams import DatagramSocket
     from tunstack.engine.link import Cluster, Manager
     from tunstack.engine.session import Session, Status, connect
-    from tunstack.errors import AuthError, ConfigError, TunnelError, TunstackError
+    from tunstack.errors import (
+        AuthError,
+        ClusterError,
+        ConfigError,
+        TunnelError,
+        TunstackError,
+    )
     from tunstack.host.device import Device
 
 __all__ = [
     "AuthError",
     "Cluster",
+    "ClusterError",
     "Config",
     "ConfigError",
     "DatagramSocket",
@@ -45,6 +52,7 @@ __version__ = _version.PRODUCT
 _HOMES = {
     "AuthError": "errors",
     "Cluster": "engine.link",
+    "ClusterError": "errors",
     "Config": "config",
     "ConfigError": "errors",
     "DatagramSocket": "engine.datagrams",

@@ -248,3 +248,28 @@ def test_another_pod_does_not_get_in(installed):
         assert said.count("Connection refused") == 2, said
     finally:
         installed.kubectl("-n", "testserver", "delete", "pod", "intruder", "--now")
+
+
+def test_what_is_not_said_stays_as_it_was(installed):
+    installed.tunstack("install", "--replicas", "2", "--no-wait")
+    done = installed.tunstack(
+        "install", "--grant-users", "a", TUNSTACK_REGISTRY="r.example"
+    )
+    assert "granted" in done.stdout
+    done = installed.tunstack("install", "--json")
+    assert json.loads(done.stdout)["replicas"] == 2
+    assert json.loads(done.stdout)["image"] == IMAGE
+    installed.install("--replicas", "1")
+
+
+def test_what_an_earlier_version_had_and_this_has_not_is_deleted(installed):
+    labels = {LABEL.split("=")[0]: "tunstack", "app.kubernetes.io/component": "manager"}
+    installed.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "old", "namespace": "tunstack", "labels": labels},
+        }
+    )
+    installed.install()
+    assert "role.rbac.authorization.k8s.io/old" not in ours(installed)

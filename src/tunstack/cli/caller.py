@@ -38,9 +38,15 @@ class Caller:
 def find() -> Caller:
     """Say who calls."""
     uid = int(os.environ.get("SUDO_UID", 0)) if os.geteuid() == 0 else os.geteuid()
+    environment = dict(os.environ)
+    if "KUBECONFIG" in environment:
+        # The engine, which may have to read it again, is elsewhere.
+        files = environment["KUBECONFIG"].split(os.pathsep)
+        absolute = (os.path.abspath(file) for file in files if file)
+        environment["KUBECONFIG"] = os.pathsep.join(absolute)
     if uid == os.geteuid():
-        return Caller(uid, os.getegid(), os.environ)
+        return Caller(uid, os.getegid(), environment)
     user = pwd.getpwuid(uid)
-    names = dict.fromkeys(("USER", "LOGNAME"), user.pw_name)
-    environment = {**os.environ, **names, "HOME": user.pw_dir}
+    environment |= dict.fromkeys(("USER", "LOGNAME"), user.pw_name)
+    environment["HOME"] = user.pw_dir
     return Caller(uid, user.pw_gid, environment)

@@ -119,10 +119,13 @@ def connect(
         )
     who = caller.find()
     config = (settings.load(said) if direct else kubernetes.load(said, who)).config
+    with who.rights():
+        token = None if token_file is None else _read_token(token_file)
+        ca = None if tls_ca is None else _read(tls_ca)
     request: Document = {
         "settings": plain(config),
-        "token": None if token_file is None else _read_token(token_file),
-        "ca": None if tls_ca is None else _read(tls_ca),
+        "token": token,
+        "ca": ca,
         "insecure": insecure,
         "hold": foreground or bool(command),
         "kubernetes": None,
@@ -240,6 +243,10 @@ def _run(command: tuple[str, ...], engine: Client, renew: Callable[[], Document]
         click.echo(f"error: {command[0]}: command not found", err=True)
         click.echo("hint: give a program and its arguments behind --", err=True)
         return 127
+    except OSError as exc:
+        click.echo(f"error: {command[0]}: {exc.strerror}", err=True)
+        click.echo("hint: give a program and its arguments behind --", err=True)
+        return 126
     # Ctrl-C reaches the command by itself; SIGTERM is passed on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from tunstack._version import PRODUCT
-from tunstack.cli import caller, kubernetes
+from tunstack.cli import caller, kubernetes, settings
 from tunstack.cli.progress import progress, timeout_option
 from tunstack.cluster import manifests
-from tunstack.cluster.names import NAME
 from tunstack.errors import ClusterError, UsageError
 
 
 @click.command()
-@kubernetes.options
+@kubernetes.admin_options
 @click.option("--image", metavar="IMAGE", help="The manager's image, tag and all.")
 @click.option(
     "--registry",
@@ -30,8 +29,7 @@ from tunstack.errors import ClusterError, UsageError
 @click.option(
     "--pull-policy",
     type=click.Choice(["IfNotPresent", "Always", "Never"]),
-    default="IfNotPresent",
-    show_default=True,
+    help="[default: IfNotPresent]",
 )
 @click.option("--replicas", type=int, help="How many managers.  [default: 1]")
 @click.option(
@@ -61,12 +59,11 @@ from tunstack.errors import ClusterError, UsageError
 def install(
     kubeconfig: str | None,
     context: str | None,
-    namespace: str | None,
     manager_namespace: str | None,
     image: str | None,
     registry: str | None,
     pull_secret: tuple[str, ...],
-    pull_policy: str,
+    pull_policy: str | None,
     replicas: int | None,
     tls_secret: str | None,
     grant_users: tuple[str, ...],
@@ -80,29 +77,34 @@ def install(
     """Install the traffic manager into a cluster.
 
     Once, by an administrator; everybody connects to it then. What is there already
-    is made what it shall be. Another version is only replaced with --upgrade.
+    is made what it shall be: what is not said stays as it is. Another version is only
+    replaced with --upgrade.
     """
-    said = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
-    wanted = manifests.Install(
-        namespace=manager_namespace or NAME,
-        replicas=1 if replicas is None else replicas,
-        pull_policy=pull_policy,
-        pull_secrets=pull_secret,
-        tls_secret=tls_secret,
-    )
+    options = kubernetes.said(kubeconfig, context, None, manager_namespace)
+    named = image is not None or bool(registry)
+    said: dict[str, Any] = {
+        "image": manifests.image_of(image, registry) if named else None,
+        "replicas": replicas,
+        "pull_policy": pull_policy,
+        "pull_secrets": pull_secret or None,
+        "tls_secret": tls_secret,
+    }
+    said = {key: value for key, value in said.items() if value is not None}
     if output is not None and dry_run is None:
         raise UsageError("-o prints what would be done: it goes with --dry-run")
     if dry_run == "client":
-        wanted = replace(wanted, image=manifests.image_of(image, registry))
+        where = settings.load(options).config.cluster.manager_namespace
+        said["image"] = manifests.image_of(image, registry)
+        wanted = manifests.Install(namespace=where, **said)
         objects = [
-            manifests.namespace(wanted.namespace),
+            manifests.namespace(where),
             *manifests.objects(wanted),
-            *manifests.grants(wanted.namespace, grant_users),
+            *manifests.grants(where, grant_users),
         ]
         _print(objects, output or "yaml")
         return
     who = caller.find()
-    config = kubernetes.load(said, who).config
+    config = kubernetes.load(options, who).config
     show = progress(as_json)
 
     async def work() -> dict[str, Any]:
@@ -114,10 +116,9 @@ def install(
         async with Api(access, timeout=config.timeouts.api_request) as api:
             found = await steps.current(api, where)
             grants = manifests.grants(where, grant_users)
-            unsaid = image is None and not registry
-            if found is not None and unsaid and grant_users and not upgrade:
+            if found is not None and grant_users and not (_decides(said) or upgrade):
                 applied = await steps.apply(api, grants, show, dry_run=bool(dry_run))
-                return _report(where, steps.image_of(found), None, applied)
+                return _report(where, None, applied)
             if found is not None and not (steps.is_ours(found) or upgrade):
                 raise ClusterError(
                     f"tunstack {steps.version_of(found)} is installed in the namespace"
@@ -125,30 +126,31 @@ def install(
                     hint="clients and managers of different versions work together;"
                     " `tunstack install --upgrade` replaces it",
                 )
-            name = (
-                steps.image_of(found)
-                if found is not None and unsaid and not upgrade
-                else manifests.image_of(image, registry)
-            )
-            complete = replace(
-                wanted,
+            before = {} if found is None else manifests.settings_of(found)
+            if upgrade and before:
+                own = manifests.repository(before["image"])
+                before["image"] = manifests.image_of(own, None)
+            values = before | said
+            if "image" not in values:
+                values["image"] = manifests.image_of(None, None)
+            wanted = manifests.Install(
                 namespace=where,
-                image=name,
                 probe_services=not await steps.has_service_cidrs(api),
+                **values,
             )
-            if replicas is None and found is not None:
-                complete = replace(complete, replicas=found["spec"]["replicas"])
             objects = [
                 *await steps.prepare_namespace(api, where, show, timeout),
-                *manifests.objects(complete),
+                *manifests.objects(wanted),
                 *grants,
             ]
             if output is not None:
                 _print(objects, output)
             applied = await steps.apply(api, objects, show, dry_run=bool(dry_run))
-            if not (no_wait or dry_run):
-                await steps.wait_ready(api, complete, show, timeout)
-            return _report(where, name, complete.replicas, applied)
+            if not dry_run:
+                await steps.prune(api, where, objects, show)
+                if not no_wait:
+                    await steps.wait_ready(api, wanted, show, timeout)
+            return _report(where, wanted, applied)
 
     report = asyncio.run(work())
     if as_json:
@@ -160,14 +162,23 @@ def install(
         click.echo(f"tunstack {PRODUCT} {what} in the namespace {report['namespace']}")
 
 
+def _decides(said: Mapping[str, Any]) -> bool:
+    """Whether more is said than what the environment always says: which registry."""
+    context = click.get_current_context()
+    source = context.get_parameter_source("registry")
+    typed = source is click.core.ParameterSource.COMMANDLINE
+    return bool(said.keys() - {"image"}) or bool(context.params["image"]) or typed
+
+
 def _report(
-    namespace: str, image: str, replicas: int | None, applied: list[str]
+    namespace: str, install: manifests.Install | None, applied: list[str]
 ) -> dict[str, Any]:
+    """Say what was done; without an install only users were let in."""
     return {
         "version": PRODUCT,
         "namespace": namespace,
-        "image": image,
-        "replicas": replicas,
+        "image": install and install.image,
+        "replicas": install and install.replicas,
         "applied": applied,
     }
 

@@ -1,5 +1,6 @@
 """What commands that talk to Kubernetes have in common: kubectl's options, and settings."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,10 +29,26 @@ _OPTIONS = (
     ),
 )
 
+_MANAGER_NAMESPACE = click.option(
+    "-n",
+    "--namespace",
+    "--manager-namespace",
+    "manager_namespace",
+    metavar="NAME",
+    help="Of the traffic manager.  [default: tunstack]",
+)
+
 
 def options(command: _Command) -> _Command:
     """Add kubectl's options. They are arguments of the same name."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def admin_options(command: _Command) -> _Command:
+    """Add those of commands about the manager itself: its namespace is the only one."""
+    for option in (_MANAGER_NAMESPACE, *reversed(_OPTIONS[:2])):
         command = option(command)
     return command
 
@@ -44,7 +61,8 @@ def said(
 ) -> dict[str, object]:
     """Give what the options said, by ``table.key``."""
     values = {
-        "cluster.kubeconfig": kubeconfig,
+        # The engine, which may have to read it again, is elsewhere.
+        "cluster.kubeconfig": kubeconfig and os.path.abspath(kubeconfig),
         "cluster.context": context,
         "cluster.namespace": namespace,
         "cluster.manager_namespace": manager_namespace,

@@ -51,7 +51,7 @@ class _Commands(click.Group):
 )
 @click.version_option(PRODUCT, message="tunstack %(version)s")
 def tunstack() -> None:
-    r"""Connect this computer to a Kubernetes cluster.
+    """Connect this computer to a Kubernetes cluster.
 
     \b
     Exit codes: 0 done, 1 not connected, 2 usage, 3 configuration, 4 privilege,
@@ -60,7 +60,7 @@ def tunstack() -> None:
     \b
     Shell completion: eval "$(_TUNSTACK_COMPLETE=bash_source tunstack)",
     or zsh_source, or fish_source.
-    """
+    """  # noqa: D301 - click wants the character, not its name
 
 
 # The C core of gRPC would explain failed handshakes on standard error, beside us.

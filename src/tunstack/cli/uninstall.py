@@ -12,7 +12,7 @@ from tunstack.config import Config
 
 
 @click.command()
-@kubernetes.options
+@kubernetes.admin_options
 @click.option(
     "--everything",
     is_flag=True,
@@ -24,7 +24,6 @@ from tunstack.config import Config
 def uninstall(
     kubeconfig: str | None,
     context: str | None,
-    namespace: str | None,
     manager_namespace: str | None,
     everything: bool,
     timeout: float,
@@ -35,7 +34,7 @@ def uninstall(
     Returns when its pods are gone. Goes by the labels of what is there, so it also
     works after deletions by hand. What is not there is no error.
     """
-    said = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
+    said = kubernetes.said(kubeconfig, context, None, manager_namespace)
     who = caller.find()
     config = kubernetes.load(said, who).config
     show = progress(as_json)

@@ -118,6 +118,25 @@ async def apply(
     return applied
 
 
+async def prune(
+    api: Api, namespace: str, objects: Iterable[Object], progress: Progress
+) -> None:
+    """Delete what an earlier install in this namespace had and this one has not.
+
+    Raises:
+        ApiError: something may not be listed or deleted.
+    """
+    wanted = {(o["kind"], o["metadata"]["name"]) for o in objects}
+    for kind in KINDS:
+        if kind in (REPLICA_SET, POD):
+            continue
+        for found in await _ours(api, kind, namespace):
+            name = found["metadata"]["name"]
+            if (kind.name, name) not in wanted:
+                progress(f"deleting {kind.name.lower()}/{name}")
+                await _delete(api, kind, found["metadata"].get("namespace"), name)
+
+
 async def prepare_namespace(
     api: Api, namespace: str, progress: Progress, timeout: float
 ) -> list[Object]:
@@ -359,11 +378,6 @@ def version_of(deployment: Object) -> str:
     """Say which version of tunstack a Deployment is of."""
     labels = deployment["metadata"].get("labels") or {}
     return str(labels.get("app.kubernetes.io/version", "an unknown version"))
-
-
-def image_of(deployment: Object) -> str:
-    """Say which image a Deployment runs."""
-    return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
 def is_ours(deployment: Object) -> bool:

@@ -70,6 +70,27 @@ def image_of(image: str | None, registry: str | None) -> str:
     return name if ":" in last or "@" in last else f"{name}:{PRODUCT}"
 
 
+def repository(image: str) -> str:
+    """Give an image's name without tag and digest."""
+    path, slash, last = image.partition("@")[0].rpartition("/")
+    return path + slash + last.partition(":")[0]
+
+
+def settings_of(deployment: Object) -> dict[str, Any]:
+    """Give what an administrator had decided, of a Deployment that :func:`objects` gave."""
+    spec = deployment["spec"]
+    pod = spec["template"]["spec"]
+    container = pod["containers"][0]
+    secrets = [v["secret"]["secretName"] for v in pod.get("volumes") or [] if "secret" in v]
+    return {
+        "image": container["image"],
+        "replicas": spec["replicas"],
+        "pull_policy": container["imagePullPolicy"],
+        "pull_secrets": tuple(s["name"] for s in pod.get("imagePullSecrets") or []),
+        "tls_secret": next(iter(secrets), None),
+    }
+
+
 def objects(install: Install) -> list[Object]:
     """Give the objects of an install, but for its namespace."""
     return [

@@ -21,6 +21,9 @@ from tunstack.host.helper_client import Helper
 
 _log = logging.getLogger(__name__)
 
+MOST_SUBNETS = 1024
+"""Subnets that a manager may name."""
+
 
 class Attachment:
     """What one session has done to this computer. Made by :meth:`make`."""
@@ -150,6 +153,15 @@ class Attachment:
         _log.info("routing %s", ", ".join(map(str, plan.proxied)) or "nothing")
 
 
+def _plausible(links: Links) -> list[Network]:
+    subnets = links.cluster.subnets
+    plausible = [net for net in subnets if routes.is_plausible(net)][:MOST_SUBNETS]
+    if len(plausible) < len(subnets):
+        odd = ", ".join(map(str, [net for net in subnets if net not in plausible][:10]))
+        _log.warning("not routed, for no cluster is so large or there: %s", odd)
+    return plausible
+
+
 def _plan(
     links: Links,
     config: Config,
@@ -159,7 +171,7 @@ def _plan(
 ) -> routes.Plan:
     settings = config.routing
     return routes.plan(
-        cluster=[net for net in links.cluster.subnets if net not in reached],
+        cluster=[net for net in _plausible(links) if net not in reached],
         also_proxy=settings.also_proxy,
         never_proxy=settings.never_proxy,
         keep_out=keep_out,

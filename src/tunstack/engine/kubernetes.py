@@ -127,6 +127,7 @@ class ThroughKubernetes:
             return await find_manager(self._api, namespace, prefer)
         except AuthError as error:
             # Expired, most likely, whatever their date said.
+            self.expired = True
             await self._replace_access(error)
             return await find_manager(self._api, namespace, prefer)
 
@@ -146,14 +147,11 @@ class ThroughKubernetes:
         Raises:
             AuthError: there are none.
         """
+        if self._renew is None:
+            raise reason
         try:
-            if self._renew is None:
-                raise reason
             access = await self._renew()
         except TunstackError as error:
-            self.expired = True
-            if error is reason:
-                raise
             raise AuthError(f"{reason}; {error}", hint=error.hint) from error
         self.expired = False
         _log.info("the credentials for %s are renewed", access.server)

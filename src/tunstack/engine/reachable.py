@@ -12,6 +12,9 @@ from ipaddress import ip_address
 from tunstack.config import Network
 from tunstack.engine.link import Cluster
 
+MOST = 8
+"""Probes that a manager may ask for."""
+
 _LONGEST = 4096
 """Octets of an answer."""
 
@@ -23,10 +26,11 @@ async def reachable(cluster: Cluster, timeout: float) -> tuple[Network, ...]:
         cluster: what the manager says of it.
         timeout: seconds (``timeouts.reachable``).
     """
+    probes = cluster.probes[:MOST]
     answers = await asyncio.gather(
-        *(_answers(*probe, cluster.identity, timeout) for probe in cluster.probes)
+        *(_answers(*probe, cluster.identity, timeout) for probe in probes)
     )
-    hosts = [host for (host, _), yes in zip(cluster.probes, answers, strict=True) if yes]
+    hosts = [host for (host, _), yes in zip(probes, answers, strict=True) if yes]
     return tuple(_holding(cluster.subnets, hosts))
 
 

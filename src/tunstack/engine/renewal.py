@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tunstack.cluster import kubeconfig
+from tunstack.cluster import extension, kubeconfig
 from tunstack.cluster.access import Access, resolve
-from tunstack.config import Config
+from tunstack.config import ClusterConfig, Config
 
 
 class Renewal:
@@ -40,10 +40,26 @@ class Renewal:
 
     def now(self) -> Access:
         """Find out, and wait for it."""
-        home = self._environment.get("HOME") or os.path.expanduser("~")
+        home = Path(_home(self._environment))
         return resolve(
-            kubeconfig.choose(self._config.cluster, self._environment, Path(home)),
+            kubeconfig.choose(self._config.cluster, self._environment, home),
             self._environment,
             interactive=self._interactive,
             plugin_timeout=self._config.timeouts.exec_plugin,
         )
+
+
+def extension_settings(
+    settings: ClusterConfig, environment: Mapping[str, str] = os.environ
+) -> dict[str, object]:
+    """Give the settings that the cluster's entry in the kubeconfig has.
+
+    Raises:
+        KubeconfigError: as :meth:`Renewal.now`; or there is no such key.
+    """
+    context = kubeconfig.choose(settings, environment, Path(_home(environment)))
+    return {key: value for key, (_, value) in extension.read(context.cluster).items()}
+
+
+def _home(environment: Mapping[str, str]) -> str:
+    return environment.get("HOME") or os.path.expanduser("~")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from tunstack.config import Config
+from tunstack.config import Config, build
 from tunstack.engine import names
 from tunstack.engine.datagrams import DatagramSocket
 from tunstack.engine.link import Cluster, Manager, parse_endpoint
@@ -194,7 +194,8 @@ async def connect(
         tls_ca: authorities to trust instead of the system's: PEM in octets, or a file of
             it. With it even loopback is reached by TLS.
         insecure: plaintext although the manager is not on loopback.
-        config: settings; the defaults when ``None``.
+        config: settings. ``None`` means the defaults, with what the kubeconfig's extension
+            says, if that is read.
 
     Raises:
         ConfigError: the manager is not named as ``HOST:PORT``; or there is no file of that
@@ -203,7 +204,7 @@ async def connect(
         TunnelError: there is no manager, or it is silent, or speaks another protocol.
         AuthError: one of both ends does not trust the other.
     """
-    config = config or Config()
+    settings, config = config, config or Config()
     manager = manager or config.tunnel.manager
     way: Way
     if manager is None:
@@ -214,8 +215,10 @@ async def connect(
             )
         # Here, because only this needs HTTP.
         from tunstack.engine.kubernetes import ThroughKubernetes
-        from tunstack.engine.renewal import Renewal
+        from tunstack.engine.renewal import Renewal, extension_settings
 
+        if settings is None:
+            config = build(extension_settings(config.cluster))
         renew = Renewal(config)
         way = ThroughKubernetes(await renew(), renew, config)
     else:

@@ -192,6 +192,17 @@ def free_subnet(
     )
 
 
+def is_plausible(network: Network) -> bool:
+    """Whether a network can be one of a cluster's: a manager says what it likes.
+
+    No default route and nothing nearly as broad, and nothing that is this host's own.
+    """
+    broadest = 8 if network.version == 4 else 16
+    return network.prefixlen >= broadest and not any(
+        network.overlaps(other) for other in _HOST_ONLY if other.version == network.version
+    )
+
+
 def _is_host_only(network: Network) -> bool:
     return any(
         network.version == other.version and _contains(other, network)
