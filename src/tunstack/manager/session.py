@@ -336,6 +336,8 @@ class Reception:
         if isinstance(admitted, Session):
             self._session = admitted
             self._leave()
+            # The welcome was asked for before there was anybody to give it.
+            self._channel.wake()
         else:
             self.refuse(admitted.code, admitted.reason)
 

@@ -204,6 +204,7 @@ async def connect(
         AuthError: the manager's certificate is not to be trusted.
     """
     peer = endpoint.peer
+    where = f"unix:{endpoint.path}" if isinstance(endpoint, Unix) else peer
     options: list[tuple[str, int | str]] = [
         *_options(keepalive),
         # Every session is a connection of its own, straight to where it was told.
@@ -216,9 +217,9 @@ async def connect(
         if endpoint.server_name is not None:
             options.append(("grpc.ssl_target_name_override", endpoint.server_name))
         credentials = grpc.ssl_channel_credentials(endpoint.ca)
-        channel = grpc.aio.secure_channel(peer, credentials, options)
+        channel = grpc.aio.secure_channel(where, credentials, options)
     else:
-        channel = grpc.aio.insecure_channel(peer, options)
+        channel = grpc.aio.insecure_channel(where, options)
     call = channel.stream_stream(METHOD)()
     try:
         await _connected(channel, call, peer, timeout)
