@@ -123,6 +123,11 @@ class Manager:
         """The port that metrics are served on; ``None`` when they are not."""
         return None if self._metrics is None else self._metrics.port
 
+    @property
+    def health_port(self) -> int | None:
+        """The port that probes ask; ``None`` when there is none."""
+        return None if self._health is None else self._health.port
+
     async def run(self) -> None:
         """Wait until the manager has gone, by :meth:`drain`."""
         await self._gone.wait()

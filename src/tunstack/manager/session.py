@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import isawaitable
 
 from google.protobuf.message import DecodeError
@@ -298,7 +299,7 @@ class Reception:
         self._examine = examine
         self._admit = admit
         self._left = left
-        self._examination: asyncio.Task[None] | None = None
+        self._examination: asyncio.Future[Verdict] | None = None
         self._session: Session | None = None
         self._goodbye: bytes | None = None
         self._waiting = True
@@ -324,12 +325,14 @@ class Reception:
             return
         verdict = self._examine(said.hello)
         if isawaitable(verdict):
-            self._examination = asyncio.ensure_future(self._wait(said.hello, verdict))
+            self._examination = asyncio.ensure_future(verdict)
+            self._examination.add_done_callback(partial(self._examined, said.hello))
         else:
             self._decide(said.hello, verdict)
 
-    async def _wait(self, hello: pb.Hello, verdict: Awaitable[Verdict]) -> None:
-        self._decide(hello, await verdict)
+    def _examined(self, hello: pb.Hello, verdict: asyncio.Future[Verdict]) -> None:
+        if not verdict.cancelled():
+            self._decide(hello, verdict.result())
 
     def _decide(self, hello: pb.Hello, verdict: Verdict) -> None:
         admitted = verdict or self._admit(hello, self._channel)
@@ -371,6 +374,6 @@ class Reception:
         if self._waiting:
             self._waiting = False
             self._deadline.cancel()
-            if self._examination not in (None, asyncio.current_task()):
+            if self._examination is not None:
                 self._examination.cancel()
             self._left(self)
