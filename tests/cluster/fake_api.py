@@ -42,6 +42,8 @@ class FakeApi:
         """What a service must lie in; ``None`` lets nobody make one."""
         self.lasting = set()
         """Collections whose objects do not go at once when they are deleted."""
+        self.watches = []
+        """Path and version of every watch."""
         self.watched = asyncio.Queue()
         """The path of each watch as it begins."""
         self.unwatched = asyncio.Queue()
@@ -105,11 +107,12 @@ class FakeApi:
         await self._tell()
 
     async def bookmark(self, collection):
-        """Tell watchers the version that they have come to."""
+        """Tell watchers the version that they have come to; gives it."""
         version = self._next()
         document = {"kind": "Pod", "metadata": {"resourceVersion": version}}
         self._happened(collection, "BOOKMARK", document)
         await self._tell()
+        return int(version)
 
     async def until(self, condition):
         """Wait until something is so."""
@@ -118,6 +121,10 @@ class FakeApi:
 
     def find(self, collection, name, namespace=None):
         return self.objects[collection].get((namespace, name))
+
+    def version(self, collection, name, namespace=None):
+        metadata = self.find(collection, name, namespace)["metadata"]
+        return int(metadata["resourceVersion"])
 
     def names(self):
         """Name everything that there is."""
@@ -208,11 +215,12 @@ class FakeApi:
     async def _watch(self, request, collection):
         response = web.StreamResponse()
         await response.prepare(request)
-        self.watched.put_nowait(request.path)
         version = int(request.query["resourceVersion"])
+        self.watches.append((request.path, version))
+        self.watched.put_nowait(request.path)
         ended = self._ended
         try:
-            while self._ended == ended:
+            while True:
                 if version < self._oldest:
                     gone = _problem(410, f"too old resource version: {version}")
                     await _write(response, "ERROR", gone)
@@ -222,6 +230,8 @@ class FakeApi:
                     if number > version and where == collection:
                         version = number
                         await _write(response, kind, document)
+                if self._ended != ended:
+                    break
                 await self.until(lambda seen=seen: self._news_so_far != seen)
         except ConnectionError:
             pass

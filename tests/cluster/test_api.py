@@ -114,7 +114,7 @@ async def test_new_credentials_are_used_from_then_on(serve, open_api):
     old, new = ("Authorization", "Bearer old"), ("Authorization", "Bearer new")
     api = await open_api(await serve(tell), headers=(old,))
     assert old in await headers_of(api)
-    api.use(Access(**{**api.access.plain(), "headers": (new,)}))
+    api.use(Access.build(api.access.plain() | {"headers": (new,)}))
     headers = await headers_of(api)
     assert new in headers
     assert old not in headers
@@ -429,6 +429,20 @@ async def test_our_certificate_is_presented(serve, open_api, keys, other_keys):
         await nobody.request("GET", "/api")
 
 
+async def test_a_new_certificate_is_presented_from_then_on(
+    serve, open_api, keys, other_keys
+):
+    api = await open_api(await serve(whose, server_context(keys, client=other_keys)))
+    with pytest.raises(ClusterError):
+        await api.request("GET", "/api")
+    pair = {
+        "certificate": other_keys.certificate.read_text(),
+        "key": other_keys.key.read_text(),
+    }
+    api.use(Access.build(api.access.plain() | pair))
+    assert await api.request("GET", "/api") == {"name": "manager"}
+
+
 @pytest.mark.parametrize("part", ["certificate", "key"])
 async def test_a_certificate_and_a_key_that_make_no_pair_are_named(keys, other_keys, part):
     said = {
@@ -533,6 +547,14 @@ async def test_a_proxy_that_is_not_there_is_named(open_api, unused_tcp_port, sch
     assert f"http://127.0.0.1:{unused_tcp_port}" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "HTTPS_PROXY" in caught.value.hint
+
+
+async def test_a_server_behind_a_proxy_is_named_with_it(serve, open_api, proxy):
+    _, address = await proxy(HttpProxy, await serve(forbidden))
+    api = await open_api("http://api.invalid", proxy=f"http://ann:secret@{address}")
+    with pytest.raises(ApiError, match=r"http://api\.invalid through the proxy") as caught:
+        await api.request("GET", "/api")
+    assert f"the proxy http://{address} " in str(caught.value)
 
 
 async def test_a_proxy_that_refuses_is_named(serve, open_api, proxy):

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,6 +116,15 @@ def test_a_pair_becomes_the_certificate(plugin):
     assert (found.renewable, found.headers) == ("exec plugin", ())
 
 
+@pytest.fixture
+def far_from_greenwich(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -125,7 +135,7 @@ def test_a_pair_becomes_the_certificate(plugin):
         "2030-01-02T03:04:05",
     ],
 )
-def test_the_time_of_expiry_is_understood(plugin, text):
+def test_the_time_of_expiry_is_understood(plugin, far_from_greenwich, text):
     plugin.write(said(TOKEN | {"expirationTimestamp": text}))
     expected = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
     assert resolve(plugin).expires == expected

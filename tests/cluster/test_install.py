@@ -479,7 +479,9 @@ async def test_a_pod_that_may_run_yet_is_awaited_for_so_long(api, rollout):
 async def test_a_deployment_that_may_make_no_pods_says_why(api, rollout):
     failing = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
     available = {"type": "Available", "status": "False", "message": "too few"}
-    rollout.reach(observedGeneration=1, conditions=[available, failing])
+    going_on = {"type": "Progressing", "status": "True", "message": "goes on"}
+    conditions = [available, going_on, failing]
+    rollout.reach(observedGeneration=1, conditions=conditions)
     with pytest.raises(ClusterError, match="exceeded quota"):
         await wait_ready(api, timeout=0.05)
 

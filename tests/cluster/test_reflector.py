@@ -123,13 +123,17 @@ async def test_what_is_kept_no_longer_is_gone(fake, follow):
     assert follower.items == {}
 
 
-async def test_a_bookmark_changes_nothing(fake, follow):
+async def test_a_bookmark_says_a_version_and_nothing_else(fake, follow):
     fake.load(PODS, thing("a", "red"))
     follower = await follow()
     await follower.news.get()
-    await fake.bookmark(PODS)
+    await fake.watched.get()
+    version = await fake.bookmark(PODS)
+    await fake.end_watches()
+    await fake.watched.get()
     await fake.put(PODS, thing("b", "blue"))
     assert await follower.news.get() == ["blue"]
+    assert fake.watches[1] == (PODS, version)
     assert follower.items == {"shop/a": "red", "shop/b": "blue"}
 
 
@@ -141,9 +145,11 @@ async def test_a_watch_that_ends_goes_on_where_it_was(fake, follow):
     await fake.put(PODS, thing("b", "blue"))
     await follower.news.get()
     await fake.end_watches()
+    await fake.watched.get()
     await fake.put(PODS, thing("c", "green"))
     assert await follower.news.get() == ["green"]
     assert fake.asked("GET") == [PODS]
+    assert fake.watches[1] == (PODS, fake.version(PODS, "b", "shop"))
 
 
 async def test_after_a_version_is_forgotten_the_list_repairs_what_was_missed(fake, follow):
@@ -160,7 +166,7 @@ async def test_after_a_version_is_forgotten_the_list_repairs_what_was_missed(fak
     assert await follower.news.get() == ["black"]
 
 
-async def test_a_list_that_finds_nothing_new_is_not_told(fake, follow):
+async def test_a_list_that_finds_nothing_new_is_not_told(fake, follow, caplog):
     fake.load(PODS, thing("a", "red"))
     follower = await follow()
     await follower.news.get()
@@ -170,6 +176,7 @@ async def test_a_list_that_finds_nothing_new_is_not_told(fake, follow):
     await fake.put(PODS, thing("b", "blue"))
     assert await follower.news.get() == ["blue"]
     assert fake.asked("GET") == [PODS, PODS]
+    assert caplog.records == []
 
 
 async def test_a_restart_of_the_server_is_survived(fake, follow):
