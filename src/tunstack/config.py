@@ -201,7 +201,7 @@ class ClusterConfig:
     manager_namespace: str = "tunstack"
     """Where the traffic manager is installed."""
 
-    port_forwards: int = 1
+    port_forwards: int = 2
     """Port-forwards that share the load. Each carries whole connections."""
 
     def __post_init__(self) -> None:

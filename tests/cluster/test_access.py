@@ -146,9 +146,26 @@ def test_authorities_as_data_win_over_a_file(find, pems):
     assert find(said).ca == pems[0]
 
 
+def test_authorities_may_have_comments(find, pems):
+    text = f"# Zertifizierungsstelle f\u00fcr alle\n{pems[0]}# und noch eine\n{pems[0]}"
+    assert find({"certificate-authority-data": encode(text)}).ca == 2 * pems[0]
+
+
+def test_base64_may_have_line_breaks(find, pems):
+    data = base64.encodebytes(pems[0].encode()).decode().replace("\n", "\r\n")
+    assert find({"certificate-authority-data": data}).ca == pems[0]
+
+
+@pytest.mark.parametrize("said", ["false", "true", 0, []])
+def test_trusting_any_is_true_or_false(refused, said):
+    text = refused({"insecure-skip-tls-verify": said})
+    assert "cluster blue: insecure-skip-tls-verify is neither true nor false" in text
+
+
 def test_any_certificate_may_be_trusted(find):
     assert find({"insecure-skip-tls-verify": True}).insecure
     assert not find({"insecure-skip-tls-verify": False}).insecure
+    assert not find({"insecure-skip-tls-verify": None}).insecure
 
 
 def test_trusting_any_and_authorities_exclude_each_other(refused, pems):
@@ -157,6 +174,7 @@ def test_trusting_any_and_authorities_exclude_each_other(refused, pems):
 
 
 JUNK = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+HALF = "-----BEGIN CERTIFICATE-----\nAAAA\n"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +190,7 @@ JUNK = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
         ({"certificate-authority-data": "/w=="}, ["is not base64 of PEM"]),
         ({"certificate-authority-data": encode("no")}, ["is not PEM of a certificate"]),
         ({"certificate-authority-data": encode(JUNK)}, ["no certificate that can be read"]),
+        ({"certificate-authority-data": encode(HALF)}, ["no certificate that can be read"]),
     ],
 )
 def test_authorities_that_are_none_are_named(refused, pems, tmp_path, cluster, parts):
@@ -220,19 +239,24 @@ def test_somebody_else_may_be_impersonated(find):
             "as": "bob",
             "as-uid": "7",
             "as-groups": ["ops", "dev"],
-            "as-user-extra": {"reason": ["a", "b"], "scope": ["c"]},
+            "as-user-extra": {"reason": ["a", "b"], "acme.com/project%": ["c"], "d": None},
         }
     )
     assert sorted(access.headers) == [
         ("Authorization", "Bearer secret"),
+        ("Impersonate-Extra-acme.com%2Fproject%25", "c"),
         ("Impersonate-Extra-reason", "a"),
         ("Impersonate-Extra-reason", "b"),
-        ("Impersonate-Extra-scope", "c"),
         ("Impersonate-Group", "dev"),
         ("Impersonate-Group", "ops"),
         ("Impersonate-Uid", "7"),
         ("Impersonate-User", "bob"),
     ]
+
+
+def test_what_is_null_is_absent(find):
+    access = find(user={"exec": None, "auth-provider": None, "as-groups": None})
+    assert (access.headers, access.renewable) == ((), None)
 
 
 def test_a_certificate_is_read_from_files_beside_the_kubeconfig(find, pems):
@@ -277,6 +301,13 @@ def test_no_plugin_is_asked_when_the_kubeconfig_says_who(find, pems, user):
         ({"token": "se\ncret"}, "said as Authorization is not printable ASCII"),
         ({"as": "b\u00f6b"}, "said as Impersonate-User is not printable ASCII"),
         ({"as-groups": ["a\nb"]}, "said as Impersonate-Group is not printable ASCII"),
+        ({"as-groups": "ops"}, "as-groups is not a list of text: 'ops'"),
+        ({"as-groups": 7}, "as-groups is not a list of text: 7"),
+        ({"as-groups": [7]}, "as-groups is not a list of text: [7]"),
+        ({"as-user-extra": ["a"]}, "as-user-extra is not lists by name: ['a']"),
+        ({"as-user-extra": {7: ["a"]}}, "as-user-extra is not lists by name"),
+        ({"as-user-extra": {"a": 7}}, "as-user-extra: a is not a list of text: 7"),
+        ({"as-user-extra": {"a": "b"}}, "as-user-extra: a is not a list of text: 'b'"),
         ({"auth-provider": {"name": "gcp"}}, "auth-provider is of old Kubernetes"),
     ],
 )
@@ -312,6 +343,11 @@ def test_the_kubeconfigs_proxy_wins_over_the_environments(find):
         ({"proxy-url": "http://"}, {}, ["cluster blue: proxy-url"]),
         ({"proxy-url": "http://p:x"}, {}, ["cluster blue: proxy-url", "http://p:x"]),
         ({}, {"HTTPS_PROXY": "ftp://p"}, ["HTTPS_PROXY", "ftp://p"]),
+        (
+            {"server": "http://blue.example"},
+            {"HTTP_PROXY": "ftp://p"},
+            ["HTTP_PROXY", "ftp://p"],
+        ),
     ],
 )
 def test_a_proxy_that_is_none_is_named(refused, cluster, environment, parts):
@@ -382,12 +418,19 @@ def test_the_environment_has_a_proxy_for_each_scheme(server, environment, proxy)
         ("https://[fd00::1]", "fd00:0::1", False),
         ("https://[fd00::1]", "fd00::/8", False),
         ("https://[fd00::1]", "fe80::/10", True),
+        ("https://[fd00::1]:6443", "[fd00::1]:6443", False),
+        ("https://[fd00::1]:6443", "[fd00::1]:443", True),
+        ("https://[fd00::1]:6443", "[fd00::2]:6443", True),
         ("https://a.example", "10.0.0.0/8", True),
+        ("https://a.example", "a.example:\u00b2", True),
+        ("http://a.example", "a.example:80", False),
+        ("http://a.example", "a.example:443", True),
     ],
 )
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 def test_some_servers_are_not_proxied(server, rules, proxied, variable):
-    assert (proxy_of(server, {"HTTPS_PROXY": P, variable: rules}) == P) is proxied
+    environment = {"HTTPS_PROXY": P, "HTTP_PROXY": P, variable: rules}
+    assert (proxy_of(server, environment) == P) is proxied
 
 
 @pytest.mark.parametrize(
@@ -422,6 +465,11 @@ def jwt(claims):
         ({"sub": "ann"}, None),
         ({"exp": None}, None),
         ({"exp": "soon"}, None),
+        ({"exp": "1800000000"}, None),
+        ({"exp": True}, None),
+        ({"exp": float("nan")}, None),
+        ({"exp": float("inf")}, None),
+        ({"exp": 10**400}, None),
         ([1], None),
         ("exp", None),
     ],
@@ -437,6 +485,11 @@ def test_a_token_that_is_no_jwt_says_nothing(token):
     assert token_expiry(token) is None
 
 
+def test_a_token_without_end_says_nothing():
+    deep = base64.urlsafe_b64encode(b"[" * 100_000).decode()
+    assert token_expiry(f"a.{deep}.c") is None
+
+
 # To the engine, and not to the log
 
 WHOLE = Access(
@@ -447,7 +500,7 @@ WHOLE = Access(
     ca="authorities",
     insecure=True,
     tls_server_name="api.internal",
-    proxy=P,
+    proxy="http://ann:p4ssword@proxy.example:3128",
     headers=(("Authorization", "Bearer s3cret"), ("Impersonate-Group", "a")),
     certificate="c3rtificate",
     key="k3y",
@@ -465,7 +518,7 @@ def test_access_goes_through_json_and_back(access):
 def test_secrets_do_not_show():
     for text in (repr(WHOLE), str(WHOLE)):
         assert SERVER in text
-        for secret in ("s3cret", "c3rtificate", "k3y"):
+        for secret in ("s3cret", "c3rtificate", "k3y", "p4ssword"):
             assert secret not in text
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import subprocess
 
 import pytest
 import pytest_asyncio
@@ -150,11 +151,34 @@ async def test_an_empty_list_may_have_no_items(serve, open_api):
     assert await api.list_all("/api/v1/pods") == ([], "7")
 
 
+SHAPES = [
+    "{}",
+    "[]",
+    "null",
+    "7",
+    json.dumps({"items": 7, "metadata": {"resourceVersion": "7"}}),
+    json.dumps({"items": ["a"], "metadata": {"resourceVersion": "7"}}),
+    json.dumps({"items": [{"metadata": {}}], "metadata": {"resourceVersion": "7"}}),
+    json.dumps({"items": [], "metadata": {}}),
+    json.dumps({"items": []}),
+    "[" * 100_000,
+]
+"""JSON that is no list of Kubernetes."""
+
+
+@pytest.mark.parametrize("text", SHAPES, ids=lambda text: text[:50])
+async def test_an_answer_that_is_no_list_is_an_error(serve, open_api, text):
+    api = await open_api(await serve(always(text=text)))
+    with pytest.raises(ClusterError, match="does not answer as Kubernetes does") as caught:
+        await api.list_all("/api/v1/pods")
+    assert caught.value.exit_code == 6
+
+
 # Watches
 
 
 def event(kind, name, **more):
-    document = {"metadata": {"name": name, **more}}
+    document = {"metadata": {"name": name, "resourceVersion": "8", **more}}
     return json.dumps({"type": kind, "object": document}).encode() + b"\n"
 
 
@@ -259,6 +283,26 @@ async def test_a_watch_of_nonsense_is_an_error(serve, open_api):
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        [],
+        None,
+        {"type": "ADDED"},
+        {"type": "ADDED", "object": None},
+        {"type": "ADDED", "object": {}},
+        {"type": "ADDED", "object": {"metadata": {"name": "a"}}},
+        {"type": "ADDED", "object": {"metadata": {"resourceVersion": "8"}}},
+        {"type": "ERROR", "object": None},
+    ],
+)
+async def test_an_event_of_another_shape_is_an_error(serve, open_api, said):
+    api = await open_api(await serve(always(text=json.dumps(said) + "\n")))
+    with pytest.raises(ClusterError, match="does not answer as Kubernetes does"):
+        await events_of(api)
+
+
 async def test_a_watch_that_is_refused_says_why(serve, open_api):
     api = await open_api(await serve(forbidden))
     with pytest.raises(ApiError, match="forbidden: pods is forbidden"):
@@ -323,9 +367,10 @@ async def test_an_error_is_said_in_the_servers_words(serve, open_api, status, te
 async def test_an_answer_that_is_no_json_is_an_error(serve, open_api):
     server = await serve(always(200, "<html>Sign in</html>", "text/html"))
     api = await open_api(server)
-    with pytest.raises(ClusterError, match=server) as caught:
+    with pytest.raises(ClusterError, match="does not answer as Kubernetes") as caught:
         await api.request("GET", "/api")
     assert caught.value.exit_code == 6
+    assert server in str(caught.value)
 
 
 async def test_a_silent_server_names_the_setting(serve, open_api):
@@ -457,6 +502,21 @@ async def test_a_certificate_and_a_key_that_make_no_pair_are_named(keys, other_k
         Api(access, timeout=1)
 
 
+def test_a_key_with_a_password_is_not_supported(keys):
+    command = ["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", keys.key]
+    encrypted = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    access = Access(
+        context="dev",
+        namespace="default",
+        server="https://127.0.0.1",
+        source="x",
+        certificate=keys.certificate.read_text(),
+        key=encrypted,
+    )
+    with pytest.raises(KubeconfigError, match="key with a password is not supported"):
+        Api(access, timeout=1)
+
+
 async def test_a_server_without_tls_is_unreachable(serve, open_api):
     server = (await serve(tell)).replace("http:", "https:")
     api = await open_api(server)
@@ -511,6 +571,23 @@ async def test_tls_goes_through_a_socks_proxy(serve, open_api, proxy, keys, othe
         await stranger.request("GET", "/api")
 
 
+async def test_behind_a_socks_proxy_a_server_may_have_another_name(
+    serve, open_api, proxy, other_keys
+):
+    server = await serve(tell, server_context(other_keys))
+    _, address = await proxy(SocksProxy, server)
+    said = {
+        "ca": other_keys.certificate.read_text(),
+        "proxy": f"socks5://{address}",
+    }
+    api = await open_api(server, tls_server_name="api.internal", **said)
+    assert (await api.request("GET", "/api"))["path"] == "/api"
+    for name in (None, "api.example"):
+        stranger = await open_api(server, tls_server_name=name, **said)
+        with pytest.raises(KubeconfigError, match="is not to be trusted"):
+            await stranger.request("GET", "/api")
+
+
 async def test_a_proxy_may_be_reached_over_tls(serve, open_api, proxy, keys):
     server = await serve(tell, server_context(keys))
     front, address = await proxy(HttpProxy, server, server_context(keys))
@@ -520,7 +597,13 @@ async def test_a_proxy_may_be_reached_over_tls(serve, open_api, proxy, keys):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "asked"), [("socks5", "127.0.0.1"), ("socks5h", "localhost")]
+    ("scheme", "asked"),
+    [
+        ("socks5", "127.0.0.1"),
+        ("SOCKS5", "127.0.0.1"),
+        ("socks5h", "localhost"),
+        ("Socks5H", "localhost"),
+    ],
 )
 async def test_a_socks_proxy_is_given_an_address_or_a_name(
     serve, open_api, proxy, scheme, asked
@@ -536,6 +619,34 @@ async def test_a_websocket_goes_through_a_socks_proxy(serve, open_api, proxy):
     api = await open_api("http://api.invalid", proxy=f"socks5h://{address}")
     assert await opening(api) == "hello"
     assert front.asked == ["api.invalid"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_socks_proxy_that_fails_is_named(
+    serve, open_api, proxy, unused_tcp_port, there
+):
+    front, address = await proxy(SocksProxy, await serve(tell))
+    front.refusing = True
+    address = address if there else f"127.0.0.1:{unused_tcp_port}"
+    api = await open_api("http://api.invalid", proxy=f"socks5h://ann:secret@{address}")
+    said = f"the proxy socks5h://{address} {'refuses' if there else 'cannot be reached'}"
+    for asking in (api.request("GET", "/api"), events_of(api), opening(api)):
+        with pytest.raises(ClusterError, match=said) as caught:
+            await asking
+        assert "HTTPS_PROXY" in caught.value.hint
+
+
+async def test_a_socks_proxy_that_hangs_up_is_named(open_api, stack):
+    async def hang_up(_reader, writer):
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    stack.callback(server.close)
+    host, port = server.sockets[0].getsockname()
+    api = await open_api("http://api.invalid", proxy=f"socks5h://{host}:{port}")
+    for asking in (api.request("GET", "/api"), events_of(api), opening(api)):
+        with pytest.raises(ClusterError, match=f"the proxy socks5h://{host}:{port}"):
+            await asking
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -289,6 +289,8 @@ async def test_what_is_closed_watches_nothing(cluster, api):
         ("search a.svc.k8s.test svc.k8s.test k8s.test example.com\n", "k8s.test"),
         ("search\ta.svc.k8s.test\tsvc.k8s.test.\n", "k8s.test"),
         ("nameserver 10.96.0.10\nsearch svc.k8s.test\noptions ndots:5\n", "k8s.test"),
+        ("search svc.svc.k8s.test svc.k8s.test k8s.test\n", "k8s.test"),
+        ("search svc. svc.k8s.test\n", "k8s.test"),
         ("search example.com\n", None),
         ("search\n", None),
         ("# search svc.k8s.test\n", None),

@@ -203,6 +203,17 @@ def test_a_plugin_that_asks_is_told_the_cluster(plugin):
     }
 
 
+def test_extensions_that_have_no_keys_are_not_told(plugin):
+    plugin.cluster["extensions"] = ["text"]
+    assert "config" not in plugin.told(provideClusterInfo=True)["spec"]["cluster"]
+
+
+def test_extensions_that_are_no_list_are_named(plugin):
+    plugin.cluster["extensions"] = 7
+    with pytest.raises(KubeconfigError, match=r"cluster .*: extensions is not a list"):
+        plugin.told(provideClusterInfo=True)
+
+
 def test_what_a_cluster_does_not_say_is_left_out(plugin):
     spec = plugin.told(provideClusterInfo=True)["spec"]
     assert spec["cluster"] == {"server": "https://blue.example"}
@@ -359,6 +370,11 @@ def test_a_plugin_that_takes_too_long_names_the_setting(plugin):
         said({"clientCertificateData": "certificate"}),
         said({"clientKeyData": "key"}),
         said(TOKEN | {"clientKeyData": "key"}),
+        said({"token": 123}),
+        said(["x"]),
+        said("token"),
+        said({"clientCertificateData": 1, "clientKeyData": 2}),
+        said(TOKEN | {"clientCertificateData": ["x"], "clientKeyData": "key"}),
         said(TOKEN, V1BETA1),
         said(TOKEN).replace("ExecCredential", "Status"),
     ],
@@ -383,6 +399,8 @@ def test_a_plugin_that_says_no_text_is_named(plugin):
         ({"env": ["GREETING=hello"]}, "cannot be run"),
         ({"env": [{"name": "GREETING"}]}, "cannot be run"),
         ({"args": 7}, "cannot be run"),
+        ({"args": ["a\0b"]}, "cannot be run"),
+        ({"env": [{"name": "A=B", "value": "c"}]}, "cannot be run"),
     ],
 )
 def test_a_plugin_that_is_not_described_well_is_named(plugin, spec, part):

@@ -125,6 +125,7 @@ async def test_installs_in_two_namespaces_do_not_touch_each_other(fake, api):
 async def test_a_later_grant_takes_nothing_from_an_earlier_one(fake, api):
     fake.load(NAMESPACES, document("Namespace", "tunstack"))
     groups = ["dev", "ops", "oidc:/platform/dev", "the team", "caf\u00e9"]
+    groups += ["a#b", "a?b=c", "a/b", "a%b", "a%23b", "a%2Fb", "a+b", "a;b", "a\\b"]
     for group in (*groups, "system:serviceaccount:ci:robot"):
         await applied(api, manifests.grants("tunstack", [group]))
     subjects = {
@@ -159,6 +160,19 @@ async def test_what_cannot_be_changed_is_replaced(fake, api):
     assert found["spec"]["selector"]["matchLabels"] == OURS
     path = "/apis/apps/v1/namespaces/tunstack/deployments/tunstack"
     assert fake.asked("DELETE") == [path]
+
+
+async def test_a_binding_to_another_role_is_replaced(fake, api):
+    bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    path = f"{bindings}/tunstack"
+    objects = wanted()
+    (binding,) = [each for each in objects if each["kind"] == "ClusterRoleBinding"]
+    fake.load(bindings, binding)
+    fake.refused["PATCH", path] = 422, "roleRef: Invalid value: x: cannot change roleRef"
+    with pytest.raises(ApiError):  # the fake refuses the second time, too
+        await applied(api, objects)
+    assert fake.asked("DELETE") == [path]
+    assert fake.asked("PATCH").count(path) == 2
 
 
 async def test_a_dry_run_replaces_nothing(fake, api):

@@ -299,6 +299,7 @@ def test_a_grant_is_to_a_group_or_to_an_account(group, subject):
 
 def test_each_group_has_a_binding_of_its_own():
     groups = ["dev", "ops", "oidc:dev", "system:serviceaccount:ci:dev"]
+    groups += ["a/b", "a%b", "a-b"]
     _, *bindings = grants("tools", groups)
     names = {binding["metadata"]["name"] for binding in bindings}
     assert len(names) == len(groups)

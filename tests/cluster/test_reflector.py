@@ -1,9 +1,11 @@
 """Following a collection, whatever happens to the API server."""
 
 import asyncio
+import json
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from tests.cluster.fake_api import PODS, document
 from tunstack.cluster import reflector
@@ -192,6 +194,57 @@ async def test_a_restart_of_the_server_is_survived(fake, follow):
     assert follower.items == {"shop/a": "green"}
     await fake.put(PODS, thing("c", "grey"))
     assert await follower.news.get() == ["grey"]
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(200, ""), (410, '{"message": "too old resource version"}')]
+)
+async def test_a_watch_that_brings_nothing_is_asked_for_ever_more_seldom(
+    serve, open_api, stack, monkeypatch, status, text
+):
+    monkeypatch.setattr(reflector, "_FIRST", 0.02)
+    monkeypatch.setattr(reflector, "_MOST", 10)
+    watches = 0
+
+    async def handle(request):
+        nonlocal watches
+        if "watch" in request.query:
+            watches += 1
+            return web.Response(status=status, text=text)
+        return web.json_response({"metadata": {"resourceVersion": "7"}, "items": []})
+
+    follower = Follower(await open_api(await serve(handle)), color)
+    stack.push_async_callback(follower.close)
+    await asyncio.sleep(0.2)  # attempts after 0, 0.02, 0.06, 0.14 s
+    assert 2 <= watches <= 4
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", '{"items": [{}]}'])
+async def test_nonsense_is_survived(serve, open_api, stack, caplog, text):
+    answers = [text, text]
+    good = {"metadata": {"resourceVersion": "7"}, "items": [thing("a", "red")]}
+
+    async def handle(request):
+        if "watch" in request.query:
+            await asyncio.Event().wait()
+        return web.Response(text=answers.pop() if answers else json.dumps(good))
+
+    follower = Follower(await open_api(await serve(handle)), color)
+    stack.push_async_callback(follower.close)
+    assert await follower.news.get() == ["red"]
+    (record,) = caplog.records
+    assert "does not answer as Kubernetes does" in record.getMessage()
+
+
+async def test_an_object_of_another_shape_is_survived(fake, follow, caplog):
+    fake.load(PODS, document("Pod", "a", "shop"))
+    follower = await follow()
+    await fake.until(lambda: len(fake.requests) >= 2)
+    fake.objects[PODS].clear()
+    fake.load(PODS, thing("b", "blue"))
+    assert await follower.news.get() == ["blue"]
+    (record,) = caplog.records
+    assert "an object of another shape" in record.getMessage()
 
 
 async def test_a_server_that_comes_late_is_awaited(fake, follow):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 
 import click
@@ -9,6 +10,7 @@ import click
 from tunstack.cli import caller, kubernetes, sessions
 from tunstack.cli.progress import progress, timeout_option
 from tunstack.config import Config
+from tunstack.host import paths
 
 
 @click.command()
@@ -17,7 +19,7 @@ from tunstack.config import Config
     "--everything",
     is_flag=True,
     help="Also users' grants, what is left of any install in any namespace, our"
-    " namespaces, and the sessions on this host.",
+    " namespaces, and the sessions and logs on this host.",
 )
 @timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -72,4 +74,5 @@ def _end_sessions(show: Callable[[str], None]) -> list[str]:
     for name in names:
         show(f"ending the session {name}")
         sessions.end(name)
+    shutil.rmtree(paths.log_file("default").parent, ignore_errors=True)
     return names

@@ -7,6 +7,8 @@ neither, is given the result.
 import base64
 import binascii
 import json
+import math
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,7 +16,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tunstack.cluster import exec_plugin
 from tunstack.cluster.kubeconfig import Context, Entry, KubeconfigError
@@ -23,6 +25,16 @@ _PROXIES = ("http", "https", "socks5", "socks5h")
 """Schemes of proxies, as kubectl takes them."""
 
 _IMPERSONATE = {"as": "Impersonate-User", "as-uid": "Impersonate-Uid"}
+
+_TOKEN = "!#$&'*+-.^_`|~"
+"""What the name of a header may have besides letters and digits (RFC 9110, section
+5.6.2); without ``%``, by which the rest is encoded."""
+
+_CERTIFICATE = re.compile(
+    r"-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----[\x00-\x7f]+?-----END \1-----"
+)
+
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +52,8 @@ class Access:
     insecure: bool = False
     """Trust any certificate."""
     tls_server_name: str | None = None
-    proxy: str | None = None
-    """URL of the proxy to go through."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL of the proxy to go through, with its password."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Who to be: the token, a password, impersonation."""
     certificate: str | None = field(default=None, repr=False)
@@ -67,7 +79,7 @@ class Access:
     def endpoint(self) -> tuple[str, int]:
         """Host and port that connections go to: the proxy's, if there is one."""
         parts = urlsplit(self.proxy or self.server)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 1080)
+        port = parts.port or _PORTS.get(parts.scheme, 1080)
         return parts.hostname or "", port
 
 
@@ -92,21 +104,21 @@ def resolve(
     cluster = context.cluster
     server = _server(cluster)
     ca = _pem(cluster, "certificate-authority", "CERTIFICATE")
-    insecure = bool(cluster.value.get("insecure-skip-tls-verify"))
+    insecure = _flag(cluster, "insecure-skip-tls-verify")
     if insecure and ca is not None:
         raise KubeconfigError(
             f"{cluster}: insecure-skip-tls-verify and a certificate-authority exclude"
             " each other"
         )
     if ca is not None:
-        _check_authorities(cluster, ca)
+        ca = _authorities(cluster, ca)
     proxy = cluster.text("proxy-url")
     if proxy is not None:
         _check_proxy(f"{cluster}: proxy-url", proxy)
     else:
         proxy = proxy_of(server, environment)
         if proxy is not None:
-            _check_proxy("HTTPS_PROXY", proxy)
+            _check_proxy(f"{urlsplit(server).scheme.upper()}_PROXY", proxy)
     return Access(
         context=context.name,
         namespace=context.namespace,
@@ -160,7 +172,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Give the fields of :class:`Access` that say who we are."""
     user = context.user
-    if "auth-provider" in user.value:
+    if user.value.get("auth-provider") is not None:
         raise KubeconfigError(
             f"{user}: auth-provider is of old Kubernetes, and not supported",
             hint="use the exec plugin of your provider: kubelogin, gke-gcloud-auth-plugin",
@@ -176,7 +188,8 @@ def _identity(
         if not token:
             raise KubeconfigError(f"{user}: the tokenFile {token_file} is empty")
         renewable = "token file"
-    if "exec" in user.value and token is None and certificate is None:
+    plugin = user.value.get("exec")
+    if plugin is not None and token is None and certificate is None:
         authorities = None if ca is None else base64.b64encode(ca.encode()).decode()
         status = exec_plugin.run(
             context,
@@ -220,10 +233,31 @@ def _impersonation(user: Entry) -> list[tuple[str, str]]:
         for key, header in _IMPERSONATE.items()
         if (value := user.text(key)) is not None
     ]
-    headers += [("Impersonate-Group", str(g)) for g in user.value.get("as-groups") or []]
-    for name, values in (user.value.get("as-user-extra") or {}).items():
-        headers += [(f"Impersonate-Extra-{name}", str(value)) for value in values]
+    groups = _texts(user, "as-groups", user.value.get("as-groups"))
+    headers += [("Impersonate-Group", group) for group in groups]
+    extra = user.value.get("as-user-extra") or {}
+    if not isinstance(extra, dict) or not all(isinstance(name, str) for name in extra):
+        raise KubeconfigError(f"{user}: as-user-extra is not lists by name: {extra!r}")
+    for name, values in extra.items():
+        header = f"Impersonate-Extra-{quote(name, safe=_TOKEN)}"
+        texts = _texts(user, f"as-user-extra: {name}", values)
+        headers += [(header, text) for text in texts]
     return headers
+
+
+def _texts(entry: Entry, key: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise KubeconfigError(f"{entry}: {key} is not a list of text: {value!r}")
+    return value
+
+
+def _flag(entry: Entry, key: str) -> bool:
+    value = entry.value.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise KubeconfigError(f"{entry}: {key} is neither true nor false: {value!r}")
+    return bool(value)
 
 
 def _pem(entry: Entry, key: str, label: str) -> str | None:
@@ -232,7 +266,9 @@ def _pem(entry: Entry, key: str, label: str) -> str | None:
     if data is not None:
         where = f"{key}-data"
         try:
-            text = base64.b64decode(data, validate=True).decode()
+            # As Go: line breaks are not part of it, other junk is an error.
+            lines = data.replace("\r", "").replace("\n", "")
+            text = base64.b64decode(lines, validate=True).decode()
         except (binascii.Error, ValueError):
             raise KubeconfigError(f"{entry}: {where} is not base64 of PEM") from None
     else:
@@ -246,14 +282,17 @@ def _pem(entry: Entry, key: str, label: str) -> str | None:
     return text
 
 
-def _check_authorities(cluster: Entry, ca: str) -> None:
+def _authorities(cluster: Entry, text: str) -> str:
+    """Give the certificates in a text, without what is said about them."""
+    ca = "".join(f"{found[0]}\n" for found in _CERTIFICATE.finditer(text))
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca)
-    except ssl.SSLError as exc:
+    except (ssl.SSLError, ValueError) as exc:
         raise KubeconfigError(
             f"{cluster}: certificate-authority has no certificate that can be read:"
-            f" {exc.reason}"
+            f" {getattr(exc, 'reason', exc)}"
         ) from exc
+    return ca
 
 
 def _read(entry: Entry, key: str, path: Path) -> str:
@@ -284,8 +323,11 @@ def token_expiry(token: str) -> float | None:
     try:
         claims = token.split(".")[1]
         padded = claims + "=" * (-len(claims) % 4)
-        return float(json.loads(base64.urlsafe_b64decode(padded))["exp"])
-    except (IndexError, KeyError, TypeError, ValueError):
+        time = json.loads(base64.urlsafe_b64decode(padded))["exp"]
+        if isinstance(time, bool) or not math.isfinite(time):
+            return None
+        return float(time)
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError):
         return None
 
 
@@ -311,9 +353,10 @@ def proxy_of(server: str, environment: Mapping[str, str]) -> str | None:
         address = None
     if address is not None and address.is_loopback:
         return None
+    port = parts.port or _PORTS[parts.scheme]
     for rule in variable("NO_PROXY").split(","):
         rule = rule.strip().lower()
-        if rule == "*" or (rule and _matches(rule, host, address, parts.port or 443)):
+        if rule == "*" or (rule and _matches(rule, host, address, port)):
             return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -321,7 +364,7 @@ def proxy_of(server: str, environment: Mapping[str, str]) -> str | None:
 def _matches(rule: str, host: str, address: Any, port: int) -> bool:
     """Whether a rule of ``NO_PROXY`` is about a host."""
     name, colon, rest = rule.rpartition(":")
-    if colon and rest.isdigit() and ":" not in name:
+    if colon and rest.isdecimal() and (":" not in name or name.endswith("]")):
         if int(rest) != port:
             return False
         rule = name

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
@@ -46,6 +47,10 @@ class ApiError(ClusterError):
         super().__init__(message, hint=hint)
         self.status = status
         """Of HTTP."""
+
+
+class SocksError(aiohttp.ClientConnectionError):
+    """A SOCKS proxy answers, and lets us not through."""
 
 
 class Api:
@@ -124,8 +129,7 @@ class Api:
                     text = await answer.read()
                     if answer.status >= 400:
                         raise self._refused(answer.status, text)
-                    found: Object = json.loads(text)
-                    return found
+                    return _object(text)
         except TimeoutError:
             raise ClusterError(
                 f"{self._who()} did not answer within {self._timeout:g} s"
@@ -148,10 +152,14 @@ class Api:
         while True:
             part = {"limit": str(PAGE)} | ({"continue": more} if more else {})
             page = await self.request("GET", path, query={**query, **part})
-            objects += page["items"] or []
-            more = page["metadata"].get("continue", "")
+            try:
+                objects += [_checked(found, "name") for found in page["items"] or []]
+                metadata = _checked(page, "resourceVersion")["metadata"]
+            except (KeyError, TypeError, ValueError) as exc:
+                raise self._senseless("that is no list") from exc
+            more = metadata.get("continue", "")
             if not more:
-                return objects, page["metadata"]["resourceVersion"]
+                return objects, metadata["resourceVersion"]
 
     async def watch(self, path: str, version: str) -> AsyncIterator[tuple[str, Object]]:
         """Give what happens in a collection: ``ADDED``, ``MODIFIED``, ``DELETED``.
@@ -180,12 +188,11 @@ class Api:
                 if answer.status >= 400:
                     raise self._refused(answer.status, await answer.read())
                 async for line in _lines(answer.content):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        text = f"{self._who()}: {status.get('message')}"
-                        raise ApiError(status.get("code", 500), text)
-                    yield event["type"], event["object"]
+                    kind, found = _event(line)
+                    if kind == "ERROR":
+                        text = f"{self._who()}: {found.get('message')}"
+                        raise ApiError(found.get("code", 500), text)
+                    yield kind, found
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as exc:
             raise self._unreachable(exc) from exc
 
@@ -262,7 +269,7 @@ class Api:
         options: dict[str, Any] = {"ssl": self._tls, "headers": said}
         if access.tls_server_name is not None:
             options["server_hostname"] = access.tls_server_name
-        if access.proxy is not None and not access.proxy.startswith("socks"):
+        if access.proxy is not None and not _by_socks(access):
             options["proxy"] = access.proxy
         return options
 
@@ -277,7 +284,7 @@ class Api:
         """Say what a status of HTTP means; the body is a ``Status`` of the API, mostly."""
         try:
             message = str(json.loads(body)["message"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             message = body[:200].decode("utf-8", "replace").strip() or f"status {status}"
         if status == 401:
             how = {
@@ -297,6 +304,13 @@ class Api:
             )
         return ApiError(status, f"{self._who()}: {message}")
 
+    def _senseless(self, why: object) -> ClusterError:
+        return ClusterError(
+            f"{self._who()} does not answer as Kubernetes does: {why}",
+            hint="check the kubeconfig's server: another program may listen there, or ask"
+            " to log in first",
+        )
+
     def _unreachable(self, exc: Exception) -> ClusterError | KubeconfigError:
         distrust = _distrust(exc)
         if distrust is not None:
@@ -312,10 +326,58 @@ class Api:
         if isinstance(exc, aiohttp.ClientHttpProxyError):
             text = f"{proxy} refuses: {exc.status} {exc.message}"
             return ClusterError(text, hint="correct HTTPS_PROXY or proxy-url")
+        if isinstance(exc, SocksError):
+            text = f"{proxy} refuses: {exc}"
+            return ClusterError(text, hint="correct HTTPS_PROXY or proxy-url")
+        if not isinstance(exc, aiohttp.ClientError | OSError):
+            return self._senseless(exc)
         return ClusterError(
             f"{self._who()} is unreachable: {_why(exc)}",
             hint="check the network, a VPN that is needed, and the kubeconfig's server",
         )
+
+
+def _object(text: bytes) -> Object:
+    """Read an object of the API.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError as exc:
+        raise ValueError("JSON that does not end") from exc
+    if not isinstance(found, dict):
+        raise ValueError(f"{text[:80]!r} is no object")
+    return found
+
+
+def _checked(found: Any, key: str) -> Object:
+    """Give an object whose metadata has a key.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none, or has no such metadata.
+    """
+    if not (isinstance(found, dict) and isinstance(found["metadata"][key], str)):
+        raise ValueError(f"there is no {key}")
+    return found
+
+
+def _event(line: bytes) -> tuple[str, Object]:
+    """Read an event of a watch.
+
+    Raises:
+        ValueError: it is none.
+    """
+    event = _object(line)
+    try:
+        kind, found = event["type"], event["object"]
+        if kind == "ERROR":
+            return kind, dict(found)
+        _checked(found, "resourceVersion")
+        return kind, found if kind == "BOOKMARK" else _checked(found, "name")
+    except (KeyError, TypeError) as exc:
+        raise ValueError(f"{line[:80]!r} is no event of a watch") from exc
 
 
 def _distrust(exc: BaseException) -> str | None:
@@ -354,20 +416,49 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
                 yield bytes(line)
 
 
-def _connector(access: Access) -> aiohttp.BaseConnector:
-    if access.proxy is not None and access.proxy.startswith("socks"):
-        from aiohttp_socks import ProxyConnector
+def _by_socks(access: Access) -> bool:
+    return urlsplit(access.proxy or "").scheme in ("socks5", "socks5h")
 
-        # "h" has the proxy look the server's name up; without it we do.
-        url = access.proxy.replace("socks5h://", "socks5://", 1)
-        return ProxyConnector.from_url(url, rdns=access.proxy.startswith("socks5h"))
+
+def _connector(access: Access) -> aiohttp.BaseConnector:
+    if access.proxy is not None and _by_socks(access):
+        from tunstack.cluster import socks
+
+        return socks.connector(access.proxy)
     return aiohttp.TCPConnector(limit=0, ttl_dns_cache=10)
 
 
+class _Context(ssl.SSLContext):
+    """Checks a client's peer; by another name, if it is given one.
+
+    aiohttp-socks asks for the certificate of the host that it connects to, always.
+    """
+
+    name: str | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        name = self.name or server_hostname
+        return super().wrap_bio(incoming, outgoing, server_side, name, session)
+
+
 def _tls(access: Access) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=access.ca)
-    # Python 3.13 would refuse authorities that kubectl takes: RFC 5280 to the letter.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # Not by create_default_context, which in Python 3.13 refuses authorities that kubectl
+    # takes: RFC 5280 to the letter.
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # any given one may be the root
+    if access.ca is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cadata=access.ca)
+    if _by_socks(access):
+        context.name = access.tls_server_name
     if access.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -376,9 +467,11 @@ def _tls(access: Access) -> ssl.SSLContext:
         try:
             _load_pair(context, pair)
         except ssl.SSLError as exc:
+            said = f"do not make a pair: {exc.reason or exc}"
+            if "BEGIN ENCRYPTED" in access.key or "4,ENCRYPTED" in access.key:
+                said = "cannot be used: a key with a password is not supported"
             raise KubeconfigError(
-                f"context {access.context}: the client certificate and its key do not"
-                f" make a pair: {exc.reason or exc}"
+                f"context {access.context}: the client certificate and its key {said}"
             ) from exc
     return context
 

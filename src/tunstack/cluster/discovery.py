@@ -204,9 +204,14 @@ def cluster_domain(resolv_conf: Path) -> str:
     for line in text.splitlines():
         words = line.split()
         if words and words[0] == "search":
-            for word in words[1:]:
-                if word.startswith("svc."):
-                    return word.removeprefix("svc.").rstrip(".")
+            # In a namespace called "svc" its own domain begins so, too, and is longer.
+            domains = [
+                word.removeprefix("svc.").rstrip(".")
+                for word in words[1:]
+                if word.startswith("svc.")
+            ]
+            if any(domains):
+                return min(filter(None, domains), key=len)
     return "cluster.local"
 
 

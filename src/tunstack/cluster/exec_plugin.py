@@ -85,7 +85,7 @@ def run(
             f"{user}: the exec plugin {command} timed out after {timeout:g} s"
             " (timeouts.exec_plugin)"
         ) from None
-    except (OSError, KeyError, TypeError) as exc:
+    except (OSError, KeyError, TypeError, ValueError) as exc:
         hint = spec.get("installHint")
         raise KubeconfigError(
             f"{user}: the exec plugin {command} cannot be run: {exc}",
@@ -112,12 +112,15 @@ def _status(user: Entry, command: str, version: str, output: bytes) -> Mapping[s
         status: Mapping[str, Any] = said["status"]
         if said["kind"] != "ExecCredential" or said["apiVersion"] != version:
             raise ValueError(f"{said['kind']} of {said['apiVersion']}, not {version}")
+        for key in ("token", "clientCertificateData", "clientKeyData"):
+            if not isinstance(status.get(key), str | None):
+                raise ValueError(f"{key} is not text")
         certificate = status.get("clientCertificateData"), status.get("clientKeyData")
         if bool(certificate[0]) != bool(certificate[1]):
             raise ValueError("half a pair of certificate and key")
         if not (status.get("token") or certificate[0]):
             raise ValueError("neither a token nor a certificate")
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise KubeconfigError(
             f"{user}: the exec plugin {command} gave no credentials: {exc!r}"
         ) from exc
@@ -131,7 +134,10 @@ def _cluster_info(cluster: Entry, ca: str | None) -> dict[str, Any]:
             info[key] = cluster.value[key]
     if ca is not None:
         info["certificate-authority-data"] = ca
-    for extension in cluster.value.get("extensions") or []:
-        if extension.get("name") == _CONFIG_EXTENSION:
+    extensions = cluster.value.get("extensions") or []
+    if not isinstance(extensions, list):
+        raise KubeconfigError(f"{cluster}: extensions is not a list")
+    for extension in extensions:
+        if isinstance(extension, dict) and extension.get("name") == _CONFIG_EXTENSION:
             info["config"] = extension.get("extension")
     return info

@@ -7,6 +7,7 @@ hand, and with what an earlier version or an attempt that failed has left.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from tunstack._version import PRODUCT
 from tunstack.cluster import manifests
@@ -28,6 +29,9 @@ _HASH = "pod-template-hash"
 _HOPELESS = ("ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError")
 """Why a pod will never run, however long one waits."""
 
+_FIXED = ("immutable", "cannot change roleRef")
+"""How a server says that a field cannot be changed, only the object replaced."""
+
 Progress = Callable[[str], None]
 
 
@@ -44,7 +48,9 @@ class Kind:
         """Give the path of its collection, in one namespace or in all, or of one object."""
         root = "/api/" if "/" not in self.version else "/apis/"
         where = f"/namespaces/{namespace}" if namespace and self.namespaced else ""
-        return f"{root}{self.version}{where}/{self.plural}" + (f"/{name}" if name else "")
+        # The names of groups are in those of bindings: any character may be there.
+        which = f"/{quote(name, safe=':')}" if name else ""
+        return f"{root}{self.version}{where}/{self.plural}{which}"
 
 
 _RBAC = "rbac.authorization.k8s.io/v1"
@@ -331,15 +337,16 @@ async def _apply(api: Api, document: Object, dry_run: bool) -> None:
             )
             return
         except ApiError as error:
-            # A selector or a roleRef of another install cannot be changed, only replaced.
-            if dry_run or attempt or error.status != 422 or "immutable" not in str(error):
+            # A selector or a roleRef of another install.
+            fixed = any(words in str(error) for words in _FIXED)
+            if dry_run or attempt or error.status != 422 or not fixed:
                 raise
             await _delete(api, kind, metadata.get("namespace"), metadata["name"])
             await _gone(api, path)
 
 
 async def _gone(api: Api, path: str) -> None:
-    async for _ in _Looks(60, f"{path} is being deleted"):
+    async for _ in _Looks(60, f"{path} is being deleted", setting=""):
         try:
             await api.request("GET", path)
         except ApiError as error:
@@ -355,9 +362,10 @@ class _Looks:
         ClusterError: the time is up.
     """
 
-    def __init__(self, timeout: float, what: str) -> None:
+    def __init__(self, timeout: float, what: str, *, setting: str = " (--timeout)") -> None:
         self._timeout = timeout
         self._what = what
+        self._setting = setting
         self.why = ""
         """The latest reason, for the error."""
 
@@ -368,7 +376,7 @@ class _Looks:
             yield
             await asyncio.sleep(_POLL)
         raise ClusterError(
-            f"{self._what}, after {self._timeout:g} s (--timeout)"
+            f"{self._what}, after {self._timeout:g} s{self._setting}"
             + (f": {self.why}" if self.why else ""),
             hint="see `kubectl describe` of it; what was done stays, and can be repeated",
         )

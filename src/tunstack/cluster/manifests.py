@@ -4,6 +4,7 @@ Pure: settings in, objects out, in an order in which they can be made. Everythin
 bears :data:`~.names.LABEL`.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -129,12 +130,20 @@ def grants(namespace: str, groups: Iterable[str]) -> list[Object]:
     found = [role]
     for group in groups:
         # One for each, so that a later grant takes nothing from an earlier one.
-        bound = f"{name}:{group}".replace("/", "-").replace("%", "-")
+        bound = f"{name}:{_in_a_name(group)}"
         binding = _named(f"{_RBAC}/v1", "RoleBinding", namespace, name=bound, part="grant")
         binding["roleRef"] = {"apiGroup": _RBAC, "kind": "Role", "name": name}
         binding["subjects"] = [_subject(group)]
         found.append(binding)
     return found
+
+
+def _in_a_name(group: str) -> str:
+    """Give a group as a name of Kubernetes may have it, another for each group."""
+    plain = group.replace("/", "-").replace("%", "-")
+    if plain == group:
+        return group
+    return f"{plain}-{hashlib.sha256(group.encode()).hexdigest()[:10]}"
 
 
 def _subject(group: str) -> Object:
