@@ -350,3 +350,20 @@ def test_the_parts_that_there_are_are_named(tmp_path, home, users, hint):
     with pytest.raises(KubeconfigError, match="the user cid") as caught:
         load(file, {}, home).context()
     assert caught.value.hint == f"there is {hint}"
+
+
+def test_what_is_wrong_is_named_with_file_and_context(tmp_path):
+    path = tmp_path / "config"
+    path.write_text(
+        "current-context: dev\n"
+        "contexts: [{name: dev, context: {cluster: far, user: me}}]\n"
+        "clusters: [{name: far, cluster: {server: [1]}}]\n"
+        "users: [{name: me, user: {token: [1]}}]\n"
+    )
+    context = load(path, {}, tmp_path).context()
+    with pytest.raises(KubeconfigError, match="server is not text") as caught:
+        context.cluster.text("server")
+    assert str(caught.value).startswith(f"{path}: context dev: cluster far: ")
+    with pytest.raises(KubeconfigError, match="token is not text") as caught:
+        context.user.text("token")
+    assert str(caught.value).startswith(f"{path}: context dev: user me: ")

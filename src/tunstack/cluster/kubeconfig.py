@@ -17,7 +17,7 @@ no ``tokenFile`` and leaves private keys in files; kubernetes-asyncio 36 has the
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,12 @@ class Entry:
     name: str
     value: Mapping[str, Any]
     file: Path
+    context: str | None = None
+    """The context that it was chosen by."""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.kind} {self.name}"
+        by = "" if self.context is None else f"context {self.context}: "
+        return f"{self.file}: {by}{self.kind} {self.name}"
 
     def text(self, key: str) -> str | None:
         """Give what must be text; empty is as good as absent.
@@ -123,7 +126,7 @@ class Kubeconfig:
             )
         cluster = self._part(context, "cluster")
         # kubectl talks as nobody when a context names no user.
-        user = Entry("user", "", {}, context.file)
+        user = Entry("user", "", {}, context.file, name)
         if context.text("user") is not None:
             user = self._part(context, "user")
         namespace = namespace or context.text("namespace") or "default"
@@ -139,7 +142,7 @@ class Kubeconfig:
                 f"{context} names the {kind} {name}, which is in none of the files",
                 hint=f"there is {self._names(kind)}",
             )
-        return part
+        return replace(part, context=context.name)
 
     def _names(self, kind: str) -> str:
         names = sorted(name for found, name in self.entries if found == kind)
