@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
 
 from tunstack._version import PRODUCT
 from tunstack.cluster.access import Access, without_password
+from tunstack.cluster.connection import SocksError, by_socks, connector, tls_context
 from tunstack.cluster.kubeconfig import KubeconfigError
 from tunstack.errors import AuthError, ClusterError
 
@@ -49,10 +49,6 @@ class ApiError(ClusterError):
         """Of HTTP."""
 
 
-class SocksError(aiohttp.ClientConnectionError):
-    """A SOCKS proxy answers, and lets us not through."""
-
-
 class Api:
     """Asks one API server.
 
@@ -64,9 +60,9 @@ class Api:
     def __init__(self, access: Access, *, timeout: float) -> None:
         self.access = access
         self._timeout = timeout
-        self._tls = _tls(access)
+        self._tls = tls_context(access)
         self._session = aiohttp.ClientSession(
-            connector=_connector(access),
+            connector=connector(access),
             headers={"User-Agent": f"tunstack/{PRODUCT}"},
             read_bufsize=1 << 20,
         )
@@ -74,7 +70,7 @@ class Api:
     def use(self, access: Access) -> None:
         """Be somebody else at the same server, or the same with a new token."""
         self.access = access
-        self._tls = _tls(access)
+        self._tls = tls_context(access)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -269,7 +265,7 @@ class Api:
         options: dict[str, Any] = {"ssl": self._tls, "headers": said}
         if access.tls_server_name is not None:
             options["server_hostname"] = access.tls_server_name
-        if access.proxy is not None and not _by_socks(access):
+        if access.proxy is not None and not by_socks(access):
             options["proxy"] = access.proxy
         return options
 
@@ -414,73 +410,3 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         for line in lines:
             if line:
                 yield bytes(line)
-
-
-def _by_socks(access: Access) -> bool:
-    return urlsplit(access.proxy or "").scheme in ("socks5", "socks5h")
-
-
-def _connector(access: Access) -> aiohttp.BaseConnector:
-    if access.proxy is not None and _by_socks(access):
-        from tunstack.cluster import socks
-
-        return socks.connector(access.proxy)
-    return aiohttp.TCPConnector(limit=0, ttl_dns_cache=10)
-
-
-class _Context(ssl.SSLContext):
-    """Checks a client's peer; by another name, if it is given one.
-
-    aiohttp-socks asks for the certificate of the host that it connects to, always.
-    """
-
-    name: str | None = None
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        name = self.name or server_hostname
-        return super().wrap_bio(incoming, outgoing, server_side, name, session)
-
-
-def _tls(access: Access) -> ssl.SSLContext:
-    # Not by create_default_context, which in Python 3.13 refuses authorities that kubectl
-    # takes: RFC 5280 to the letter.
-    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # any given one may be the root
-    if access.ca is None:
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(cadata=access.ca)
-    if _by_socks(access):
-        context.name = access.tls_server_name
-    if access.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if access.certificate is not None and access.key is not None:
-        pair = f"{access.certificate}\n{access.key}\n".encode()
-        try:
-            _load_pair(context, pair)
-        except ssl.SSLError as exc:
-            said = f"do not make a pair: {exc.reason or exc}"
-            if "BEGIN ENCRYPTED" in access.key or "4,ENCRYPTED" in access.key:
-                said = "cannot be used: a key with a password is not supported"
-            raise KubeconfigError(
-                f"context {access.context}: the client certificate and its key {said}"
-            ) from exc
-    return context
-
-
-def _load_pair(context: ssl.SSLContext, pair: bytes) -> None:
-    """Load a certificate and its key, which OpenSSL wants as a file, from memory only."""
-    fd = os.memfd_create("tunstack", os.MFD_CLOEXEC)
-    with open(fd, "wb") as file:
-        file.write(pair)
-        file.flush()
-        # A password would be asked for on the terminal, of whoever is there.
-        context.load_cert_chain(f"/proc/self/fd/{fd}", password=b"")
