@@ -296,7 +296,8 @@ class Api:
             return ApiError(
                 status,
                 f"{self._who()}: forbidden: {message}",
-                hint="an administrator grants it: `tunstack install --grant-users GROUP`",
+                hint="ask an administrator, who lets users in by"
+                " `tunstack install --grant-users GROUP`",
             )
         return ApiError(status, f"{self._who()}: {message}")
 
