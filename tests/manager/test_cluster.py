@@ -1,13 +1,18 @@
 """What clients are told of the cluster, and when."""
 
+import asyncio
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from tunstack._version import PROTOCOL
+from tunstack.cluster.access import Access
 from tunstack.cluster.discovery import Found
+from tunstack.cluster.kubeconfig import KubeconfigError
+from tunstack.manager import cluster
 from tunstack.manager.cluster import View
 from tunstack.manager.config import ManagerConfig
+from tunstack.manager.session import OUTBOX
 
 PODS = ip_network("10.244.0.0/24")
 
@@ -77,3 +82,38 @@ async def test_clients_hear_of_namespaces_in_words_of_their_version(
     late = await new_client(address)
     welcome = await late.hello(protocol=version)
     assert list(welcome.cluster.namespaces) == ["default", "new"]
+
+
+async def test_who_does_not_read_keeps_nobody_from_the_news(start_manager, new_client):
+    manager, address = await start_manager()
+    deaf, other = await new_client(address), await new_client(address)
+    await deaf.hello()
+    stuck = next(iter(manager._sessions.values()))
+    await other.hello()
+    stuck._outbox.extend([b""] * OUTBOX)
+    manager._cluster_changed(found("default"))
+    assert list((await other.body("cluster")).namespaces) == ["default"]
+    assert manager.session_count == 1
+
+
+async def test_an_account_that_cannot_be_read_for_once_is_read_again(monkeypatch):
+    monkeypatch.setattr(cluster, "RENEW", 0.001)
+    account = Access(context="pod", namespace="tunstack", server="http://x", source="pod")
+    again = asyncio.Event()
+    reads = iter([account, KubeconfigError("the token is gone"), account])
+
+    def read():
+        answer = next(reads, None)
+        if answer is None:
+            loop.call_soon_threadsafe(again.set)
+            return account
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    loop = asyncio.get_running_loop()
+    kubernetes = cluster.Kubernetes(read, ManagerConfig(), lambda _: None)
+    try:
+        await asyncio.wait_for(again.wait(), 10)
+    finally:
+        await kubernetes.close()

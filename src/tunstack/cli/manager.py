@@ -140,9 +140,15 @@ async def _serve(config: "ManagerConfig", drain: float) -> None:
     for number in signals:
         loop.add_signal_handler(number, told.set)
     serving = Manager(config)
-    host, port = await serving.start()
+    # In a cluster it begins when the API server answers, which may not be before its end.
+    begun, end = asyncio.ensure_future(serving.start()), asyncio.ensure_future(told.wait())
+    await asyncio.wait((begun, end), return_when=asyncio.FIRST_COMPLETED)
+    if not begun.done():
+        begun.cancel()
+        return
+    host, port = begun.result()
     click.echo(f"ready [{host}]:{port}" if ":" in host else f"ready {host}:{port}")
-    await told.wait()
+    await end
     for number in signals:
         loop.remove_signal_handler(number)
     await serving.drain(drain)

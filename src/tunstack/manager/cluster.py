@@ -1,6 +1,7 @@
 """What clients are told of the cluster: by hand, or as Kubernetes has it, followed."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,8 +10,11 @@ from tunstack.cluster.api import Api
 from tunstack.cluster.discovery import Discovery, Found
 from tunstack.cluster.names import HEALTH_PORT
 from tunstack.config import Network
+from tunstack.errors import TunstackError
 from tunstack.manager.config import ManagerConfig
 from tunstack.rpc import tunnel_pb2 as pb
+
+_log = logging.getLogger(__name__)
 
 RENEW = 60.0
 """Seconds after which the token file is read again: Kubernetes replaces the token before
@@ -76,7 +80,10 @@ class Kubernetes:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW)
-            self._api.use(await asyncio.to_thread(self._access))
+            try:
+                self._api.use(await asyncio.to_thread(self._access))
+            except TunstackError as error:
+                _log.error("the account of the pod stays as it was read: %s", error)
 
 
 class View:

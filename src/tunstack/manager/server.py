@@ -175,7 +175,7 @@ class Manager:
     def _cluster_changed(self, found: Found) -> None:
         assert self._view is not None
         news = self._view.take(found)
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):
             session.tell(news)
 
     def _accept(self, channel: Channel, *, guarded: bool) -> Reception:
