@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,13 @@ def connect(
         "routing.offload": False if no_offload else None,
     }
     said = {key: value for key, value in said.items() if value is not None}
-    direct = _is_direct(said, options)
+    if manager is not None and options:
+        raise UsageError(
+            "--manager goes without Kubernetes, and its options", hint="leave out either"
+        )
+    config = settings.load(said).config
+    # Kubernetes' options win over an address that is not on the command line.
+    direct = not options and config.tunnel.manager is not None
     if insecure and (token_file is not None or tls_ca is not None):
         raise UsageError(
             "--insecure means plaintext and no token",
@@ -118,7 +124,8 @@ def connect(
             hint="say --manager HOST:PORT; through Kubernetes neither is needed",
         )
     who = caller.find()
-    config = (settings.load(said) if direct else kubernetes.load(said, who)).config
+    if not direct:
+        config = kubernetes.load(said, who).config
     with who.rights():
         token = None if token_file is None else _read_token(token_file)
         ca = None if tls_ca is None else _read(tls_ca)
@@ -170,20 +177,6 @@ def connect(
 def _interrupt(*_: object) -> None:
     """Take SIGTERM as Ctrl-C, and Ctrl-C as itself."""
     raise KeyboardInterrupt
-
-
-def _is_direct(
-    said: Mapping[str, object], kubernetes_options: Mapping[str, object]
-) -> bool:
-    """Whether the manager is reached by its address: the command line decides."""
-    if "tunnel.manager" in said and kubernetes_options:
-        raise UsageError(
-            "--manager goes without Kubernetes, and its options",
-            hint="leave out either",
-        )
-    if kubernetes_options:
-        return False
-    return settings.load(said).config.tunnel.manager is not None
 
 
 def _patience(config: Config) -> float:

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -11,8 +10,9 @@ import click
 from tunstack.cli import settings
 from tunstack.cli.caller import Caller
 from tunstack.cluster import extension, kubeconfig
-from tunstack.cluster.access import Access, resolve
+from tunstack.cluster.access import Access
 from tunstack.config import Config
+from tunstack.engine.renewal import Renewal
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -78,8 +78,7 @@ def load(command_line: Mapping[str, object], caller: Caller) -> settings.Setting
     """
     first = settings.load(command_line)
     with caller.rights():
-        context = _choose(first.config, caller)
-        layer = extension.read(context.cluster)
+        layer = extension.find(first.config.cluster, caller.environment)
     return settings.load(command_line, extension=layer)
 
 
@@ -89,8 +88,10 @@ def leads_somewhere(config: Config, caller: Caller) -> bool:
         return False
     if config.cluster.kubeconfig is not None or config.cluster.context is not None:
         return True
+    environment = caller.environment
+    home = kubeconfig.home_of(environment)
     with caller.rights():
-        return bool(kubeconfig.load(None, caller.environment, _home(caller)).entries)
+        return bool(kubeconfig.load(None, environment, home).entries)
 
 
 def access(config: Config, caller: Caller) -> Access:
@@ -99,18 +100,6 @@ def access(config: Config, caller: Caller) -> Access:
     Raises:
         KubeconfigError: names the file, the context and what is wrong.
     """
+    renewal = Renewal(config, caller.environment, interactive=sys.stdin.isatty())
     with caller.rights():
-        return resolve(
-            _choose(config, caller),
-            caller.environment,
-            interactive=sys.stdin.isatty(),
-            plugin_timeout=config.timeouts.exec_plugin,
-        )
-
-
-def _choose(config: Config, caller: Caller) -> kubeconfig.Context:
-    return kubeconfig.choose(config.cluster, caller.environment, _home(caller))
-
-
-def _home(caller: Caller) -> Path:
-    return Path(caller.environment.get("HOME") or Path.home())
+        return renewal.now()

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
@@ -138,25 +138,23 @@ def _server(cluster: Entry) -> str:
         raise KubeconfigError(f"{cluster} has no server")
     if "://" not in server:  # kubectl takes them, too
         server = f"https://{server}"
-    try:
-        parts = urlsplit(server)
-        good = parts.scheme in ("http", "https") and parts.hostname
-        _ = parts.port
-    except ValueError:
-        good = None
-    if not good:
+    if not _is_url(server, _PORTS):
         raise KubeconfigError(f"{cluster}: server {server!r} is no http or https URL")
     return server.rstrip("/")
 
 
-def _check_proxy(what: str, proxy: str) -> None:
+def _is_url(text: str, schemes: Collection[str]) -> bool:
+    """Whether a text is a URL of one of those schemes, with a host."""
     try:
-        parts = urlsplit(proxy)
-        good = parts.scheme in _PROXIES and parts.hostname
+        parts = urlsplit(text)
         _ = parts.port
     except ValueError:
-        good = None
-    if not good:
+        return False
+    return parts.scheme in schemes and bool(parts.hostname)
+
+
+def _check_proxy(what: str, proxy: str) -> None:
+    if not _is_url(proxy, _PROXIES):
         raise KubeconfigError(
             f"{what}: {proxy!r} is not the URL of a proxy",
             hint=f"for example http://proxy.example:3128; or {', '.join(_PROXIES[1:])}",

@@ -36,6 +36,8 @@ PAGE = 500
 WATCH = 300
 """Seconds after which a watch ends by itself and is asked for again."""
 
+_CHECK = "check the network, a VPN that is needed, and the kubeconfig's server"
+
 _LINE = 16 * 1024 * 1024
 """Octets of one event of a watch; etcd takes objects of 1.5 MiB."""
 
@@ -130,7 +132,7 @@ class Api:
             raise ClusterError(
                 f"{self._who()} did not answer within {self._timeout:g} s"
                 " (timeouts.api_request)",
-                hint="check the network, a VPN that is needed, and the kubeconfig's server",
+                hint=_CHECK,
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise self._unreachable(exc) from exc
@@ -316,21 +318,17 @@ class Api:
                 hint=f"correct certificate-authority or tls-server-name in"
                 f" {self.access.source}",
             )
-        proxy = f"the proxy {without_password(self.access.proxy or '')}"
-        if isinstance(exc, aiohttp.ClientProxyConnectionError):
-            text = f"{proxy} cannot be reached: {_why(exc)}"
-            return ClusterError(text, hint="correct HTTPS_PROXY or proxy-url")
-        if isinstance(exc, aiohttp.ClientHttpProxyError):
-            text = f"{proxy} refuses: {exc.status} {exc.message}"
-            return ClusterError(text, hint="correct HTTPS_PROXY or proxy-url")
-        if isinstance(exc, SocksError):
-            text = f"{proxy} refuses: {exc}"
-            return ClusterError(text, hint="correct HTTPS_PROXY or proxy-url")
+        why = _of_the_proxy(exc)
+        if why is not None:
+            return ClusterError(
+                f"the proxy {without_password(self.access.proxy or '')} {why}",
+                hint="correct HTTPS_PROXY or proxy-url",
+            )
         if not isinstance(exc, aiohttp.ClientError | OSError):
             return self._senseless(exc)
         return ClusterError(
             f"{self._who()} is unreachable: {_why(exc)}",
-            hint="check the network, a VPN that is needed, and the kubeconfig's server",
+            hint=_CHECK,
         )
 
 
@@ -375,6 +373,17 @@ def _event(line: bytes) -> tuple[str, Object]:
         return kind, found if kind == "BOOKMARK" else _checked(found, "name")
     except (KeyError, TypeError) as exc:
         raise ValueError(f"{line[:80]!r} is no event of a watch") from exc
+
+
+def _of_the_proxy(exc: BaseException) -> str | None:
+    """Say what the proxy did, if it is at fault."""
+    if isinstance(exc, aiohttp.ClientProxyConnectionError):
+        return f"cannot be reached: {_why(exc)}"
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"refuses: {exc.status} {exc.message}"
+    if isinstance(exc, SocksError):
+        return f"refuses: {exc}"
+    return None
 
 
 def _distrust(exc: BaseException) -> str | None:

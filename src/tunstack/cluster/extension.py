@@ -19,7 +19,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tunstack.cluster import kubeconfig
 from tunstack.cluster.kubeconfig import Entry, KubeconfigError
+from tunstack.config import ClusterConfig
 
 NAMES = ("telepresence.io", "tunstack.io")
 """Of the extensions; a later one decides."""
@@ -33,6 +35,18 @@ KEYS = {
     "manager.namespace": "cluster.manager_namespace",
 }
 """The setting that each key is."""
+
+
+def find(
+    settings: ClusterConfig, environment: Mapping[str, str]
+) -> dict[str, tuple[str, object]]:
+    """Read those of the cluster that a kubeconfig leads to; see :func:`read`.
+
+    Raises:
+        KubeconfigError: as :func:`~.kubeconfig.choose` and :func:`read`.
+    """
+    home = kubeconfig.home_of(environment)
+    return read(kubeconfig.choose(settings, environment, home).cluster)
 
 
 def read(cluster: Entry) -> dict[str, tuple[str, object]]:

@@ -149,6 +149,11 @@ class Kubeconfig:
         return ", ".join(names) or f"no {kind}"
 
 
+def home_of(environment: Mapping[str, str]) -> Path:
+    """Say where the home of somebody with that environment is."""
+    return Path(environment.get("HOME") or Path.home())
+
+
 def choose(settings: ClusterConfig, environment: Mapping[str, str], home: Path) -> Context:
     """Give the context that settings lead to; in a pod without any kubeconfig its own.
 

@@ -182,8 +182,6 @@ class Daemon:
         self._helper = helper
 
         way = self._way(request, progress)
-        undo.push_async_callback(way.close)
-        keep_out = await way.addresses()
         links = Links(
             way,
             token=request["token"],
@@ -192,6 +190,7 @@ class Daemon:
             progress=progress,
         )
         undo.push_async_callback(_say_goodbye, links)
+        keep_out = await way.addresses()
         await links.start()
         self._links = links
 
@@ -254,24 +253,21 @@ class Daemon:
             except TunstackError as error:
                 _log.warning("what stays out of the tunnel is as before: %s", error)
 
-    def _kubernetes_status(self) -> Document | None:
+    def _kubernetes_status(self, links: Links) -> Document | None:
         if self._kubernetes is None:
             return None
         access = self._kubernetes.access
-        if self._owner is not None or self._renews_itself:
-            renewal = access.renewable
-        else:
-            renewal = None
+        renews = self._owner is not None or self._renews_itself
         return {
             "context": access.context,
             "server": access.server,
             "namespace": access.namespace,
-            "namespaces": list(self._links.cluster.namespaces) if self._links else [],
+            "namespaces": list(links.cluster.namespaces),
             "proxy": access.proxy and without_password(access.proxy),
             "credentials": {
                 "expires": access.expires,
                 "expired": self._kubernetes.expired,
-                "renewal": renewal or "connect again",
+                "renewal": (renews and access.renewable) or "connect again",
             },
         }
 
@@ -312,7 +308,7 @@ class Daemon:
                 "rtt": links.rtt,
                 "icmp": links.cluster.icmp,
             },
-            "kubernetes": self._kubernetes_status(),
+            "kubernetes": self._kubernetes_status(links),
             "device": {
                 "name": attachment.device.name,
                 "mtu": attachment.device.mtu,

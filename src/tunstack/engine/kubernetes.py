@@ -170,7 +170,6 @@ class _Relay:
         self._relays = relays
         self._directory = Path(tempfile.mkdtemp(prefix="tunstack-"))
         self._server: asyncio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> Path:
         """Listen; gives where."""

@@ -205,10 +205,6 @@ class Link:
         await self._reconnect(self._waits())
         await self._keep_up()
 
-    def take_unopened(self) -> list[Flow]:
-        """Give up the TCP flows that the manager may not have heard of yet."""
-        return self.mux.take_unsent()
-
     def wake(self) -> None:
         """Say that the mux may have something to send."""
         if self.state == "connected" and self.mux.pending:

@@ -1,4 +1,4 @@
-"""The sessions of this computer with one cluster: usually one, several to share the load.
+"""The sessions of this computer with one cluster: one, or several to share the load.
 
 Each :class:`~.link.Link` is a session over a connection of its own, and a flow stays with
 the one that opened it. There are as many as ``cluster.port_forwards`` says, and for a
@@ -25,7 +25,7 @@ class Links:
     """Keeps sessions up until :meth:`close`, and spreads flows over them.
 
     Args:
-        way: to the managers.
+        way: to the managers; :meth:`close` closes it.
         token: proves who we are; ``None`` without.
         config: of the tunnel and its timeouts.
         count: how many sessions.
@@ -57,7 +57,7 @@ class Links:
         """``connected`` when any is, ``reconnecting`` or ``disconnected``."""
         self.cluster = Cluster()
         self.manager: Manager
-        """Of the session that was welcomed last; known once :meth:`start` has returned."""
+        """Of one that is connected; known once :meth:`start` has returned."""
 
     @property
     def all(self) -> list[Link]:
@@ -156,16 +156,15 @@ class Links:
 
     def _refresh(self) -> None:
         """Take note that a session is in another state."""
-        states = [link.state for link in self.all]
-        connected = [link for link in self.all if link.state == "connected"]
+        links = self.all
+        connected = [link for link in links if link.state == "connected"]
         if connected:
-            # One that leaves carries what is open; what is new goes elsewhere.
             self.manager = connected[0].manager
-        state = "disconnected"
-        if connected:
             state = "connected"
-        elif "reconnecting" in states and not self._closed:
+        elif not self._closed and any(link.state == "reconnecting" for link in links):
             state = "reconnecting"
+        else:
+            state = "disconnected"
         if state != self.state:
             self.state = state
             for listener in tuple(self.listeners):
@@ -192,7 +191,7 @@ class Links:
         self._links.remove(link)
         self._leaving.append(link)
         self._add().start_later()
-        for flow in link.take_unopened():
+        for flow in link.mux.take_unsent():
             self._adopt(flow)
         self._turn_ended()
 

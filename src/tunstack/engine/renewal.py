@@ -3,11 +3,10 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
-from tunstack.cluster import extension, kubeconfig
+from tunstack.cluster import kubeconfig
 from tunstack.cluster.access import Access, resolve
-from tunstack.config import ClusterConfig, Config
+from tunstack.config import Config
 
 
 class Renewal:
@@ -40,26 +39,11 @@ class Renewal:
 
     def now(self) -> Access:
         """Find out, and wait for it."""
-        home = Path(_home(self._environment))
+        environment = self._environment
+        home = kubeconfig.home_of(environment)
         return resolve(
-            kubeconfig.choose(self._config.cluster, self._environment, home),
-            self._environment,
+            kubeconfig.choose(self._config.cluster, environment, home),
+            environment,
             interactive=self._interactive,
             plugin_timeout=self._config.timeouts.exec_plugin,
         )
-
-
-def extension_settings(
-    settings: ClusterConfig, environment: Mapping[str, str] = os.environ
-) -> dict[str, object]:
-    """Give the settings that the cluster's entry in the kubeconfig has.
-
-    Raises:
-        KubeconfigError: as :meth:`Renewal.now`; or there is no such key.
-    """
-    context = kubeconfig.choose(settings, environment, Path(_home(environment)))
-    return {key: value for key, (_, value) in extension.read(context.cluster).items()}
-
-
-def _home(environment: Mapping[str, str]) -> str:
-    return environment.get("HOME") or os.path.expanduser("~")

@@ -204,7 +204,7 @@ async def connect(
         TunnelError: there is no manager, or it is silent, or speaks another protocol.
         AuthError: one of both ends does not trust the other.
     """
-    settings, config = config, config or Config()
+    given, config = config is not None, config or Config()
     manager = manager or config.tunnel.manager
     way: Way
     if manager is None:
@@ -214,11 +214,13 @@ async def connect(
                 hint="give its HOST:PORT",
             )
         # Here, because only this needs HTTP.
+        from tunstack.cluster import extension
         from tunstack.engine.kubernetes import ThroughKubernetes
-        from tunstack.engine.renewal import Renewal, extension_settings
+        from tunstack.engine.renewal import Renewal
 
-        if settings is None:
-            config = build(extension_settings(config.cluster))
+        if not given:
+            found = extension.find(config.cluster, os.environ)
+            config = build({key: value for key, (_, value) in found.items()})
         renew = Renewal(config)
         way = ThroughKubernetes(await renew(), renew, config)
     else:
