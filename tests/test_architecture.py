@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src/tunstack"
 ROWS = (
     {"cli"},
     {"engine", "manager", "agent"},
-    {"host", "cluster", "rpc"},
+    {"host", "cluster", "rpc", "upstream"},
     {"stack", "mux", "dns"},
     {"wire"},
     {"_fastpath", "config"},

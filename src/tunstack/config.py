@@ -10,7 +10,14 @@ and a line of text can hold. :func:`build` and :func:`plain` go between the two.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from tunstack.errors import ConfigError
 
@@ -177,9 +184,6 @@ class TimeoutsConfig:
     helper: float = 10.0
     """One request to the privileged helper."""
 
-    dns_lookup: float = 4.0
-    """One question to the cluster's resolver."""
-
     def __post_init__(self) -> None:
         for key in fields(self):
             _between(f"timeouts.{key.name}", getattr(self, key.name), 0.01, 3600, "seconds")
@@ -219,15 +223,85 @@ def check_namespace(what: str, name: str | None) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class NameMapping:
+    """A name that stands for another name, or for an address."""
+
+    name: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.target}"
+
+
+DNS_MODES = ("auto", "resolved", "overriding", "files", "none")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsConfig:
-    """Which names are the cluster's. Table ``[dns]``."""
+    """Which names are the cluster's. Table ``[dns]``.
+
+    Names are whole names, suffixes are whole labels at their end: ``rs`` is no suffix of
+    ``foo.bars``. A dot in front or behind means nothing.
+    """
+
+    mode: str = "auto"
+    """How this host is told: ``auto`` takes the first that works of ``resolved``,
+    ``overriding`` and ``files``; ``none`` leaves its resolver alone."""
 
     include_suffixes: tuple[str, ...] = ()
     """Names that end so are looked up in the cluster, beside its own."""
 
     exclude_suffixes: tuple[str, ...] = ()
-    """Names that end so are not."""
+    """Names that end so are looked up by this host. The longest suffix decides."""
+
+    excludes: tuple[str, ...] = ()
+    """Names that are looked up by this host, whatever their suffix."""
+
+    mappings: tuple[NameMapping, ...] = ()
+    """``NAME=TARGET``: names that stand for another name, or for an address."""
+
+    search: tuple[str, ...] = ()
+    """Where single labels are looked for, beside the session's namespace."""
+
+    force_namespaces: tuple[str, ...] = ()
+    """Namespaces whose short names are the cluster's though they are public suffixes."""
+
+    local_ip: str | None = None
+    """This host's own name server, instead of those of ``/etc/resolv.conf``."""
+
+    lookup_timeout: float = 4.0
+    """Seconds that the cluster's resolver has for one question."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in DNS_MODES:
+            raise ConfigError(f"dns.mode: {self.mode!r}: want {', '.join(DNS_MODES)}")
+        for key in ("include_suffixes", "exclude_suffixes", "excludes", "search"):
+            for name in getattr(self, key):
+                _check_name(f"dns.{key}", name)
+        for mapping in self.mappings:
+            _check_name("dns.mappings", mapping.name)
+            if _address(mapping.target) is None:
+                _check_name("dns.mappings", mapping.target)
+        for namespace in self.force_namespaces:
+            check_namespace("dns.force_namespaces", namespace)
+        if self.local_ip is not None and _address(self.local_ip) is None:
+            raise ConfigError(f"dns.local_ip: {self.local_ip!r} is not an address")
+        _between("dns.lookup_timeout", self.lookup_timeout, 0.01, 30, "seconds")
+
+
+def _check_name(what: str, name: str) -> None:
+    """Raise :class:`ConfigError` when that is no DNS name (RFC 1035, section 2.3.4)."""
+    labels = name.strip(".").split(".")
+    if len(name) > 253 or not all(re.fullmatch(r"[A-Za-z0-9_-]{1,63}", x) for x in labels):
+        raise ConfigError(f"{what}: {name!r} is not a name")
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,11 +424,32 @@ def _networks(value: object) -> tuple[Network, ...]:
     return tuple(ip_network(str(item).strip()) for item in items if str(item).strip())
 
 
-def _suffixes(value: object) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise ValueError(f"want a list of suffixes, not {value!r}")
+        raise ValueError(f"want a list of names, not {value!r}")
     return tuple(_text(item).strip() for item in items if _text(item).strip())
+
+
+def _mappings(value: object) -> tuple[NameMapping, ...]:
+    """Read ``a=b`` in a list or with commas, or a list of ``{name, alias-for}``."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"want a list of NAME=TARGET, not {value!r}")
+    given = [item for item in items if not isinstance(item, str) or item.strip()]
+    return tuple(map(_mapping, given))
+
+
+def _mapping(item: object) -> NameMapping:
+    if isinstance(item, dict):
+        keys = {re.sub(r"[-_]", "", str(key)).lower(): value for key, value in item.items()}
+        if keys.keys() == {"name", "aliasfor"}:
+            return NameMapping(_text(keys["name"]), _text(keys["aliasfor"]))
+        raise ValueError(f"want the keys name and alias-for, not {item!r}")
+    name, equals, target = _text(item).partition("=")
+    if not equals:
+        raise ValueError(f"want NAME=TARGET, not {item!r}")
+    return NameMapping(name.strip(), target.strip())
 
 
 _TYPES: dict[str, object] = {
@@ -372,5 +467,6 @@ _READERS: dict[object, Callable[[object], object]] = {
     IPv4Network: lambda value: IPv4Network(_text(value)),
     IPv6Network: lambda value: IPv6Network(_text(value)),
     tuple[Network, ...]: _networks,
-    tuple[str, ...]: _suffixes,
+    tuple[str, ...]: _texts,
+    tuple[NameMapping, ...]: _mappings,
 }

@@ -7,7 +7,7 @@ import pytest
 
 from tunstack.cluster import extension
 from tunstack.cluster.kubeconfig import Entry, KubeconfigError, load
-from tunstack.config import build, defaults
+from tunstack.config import DnsConfig, NameMapping, build, defaults
 
 PROMISED = """
 clusters:
@@ -52,8 +52,54 @@ def test_what_the_documentation_shows_is_understood(tmp_path):
     assert config.routing.also_proxy == (ip_network("10.20.0.0/16"),)
     assert config.dns.include_suffixes == (".internal",)
     assert config.dns.exclude_suffixes == (".com",)
-    assert config.timeouts.dns_lookup == 4.0
+    assert config.dns.lookup_timeout == 4.0
     assert config.cluster.manager_namespace == "tunstack"
+
+
+NAMES = """
+clusters:
+- name: dev
+  cluster:
+    extensions:
+    - name: telepresence.io
+      extension:
+        dns:
+          excludes: [wrong.default]
+          mappings:
+          - {name: db.test, alias-for: pg.data}
+          - {name: ip.test, aliasFor: 10.0.0.7}
+          - c.test=d.test
+          search: [svc.cluster.local]
+          force-namespaces: [rs]
+          local-ip: 192.168.1.1
+          lookup-timeout: 500ms
+"""
+
+
+def test_what_names_mean_is_understood(tmp_path):
+    file = tmp_path / "config"
+    file.write_text(NAMES)
+    found = extension.read(load(file, {}, tmp_path).entries["cluster", "dev"])
+    assert build({key: value for key, (_, value) in found.items()}).dns == DnsConfig(
+        excludes=("wrong.default",),
+        mappings=(
+            NameMapping("db.test", "pg.data"),
+            NameMapping("ip.test", "10.0.0.7"),
+            NameMapping("c.test", "d.test"),
+        ),
+        search=("svc.cluster.local",),
+        force_namespaces=("rs",),
+        local_ip="192.168.1.1",
+        lookup_timeout=0.5,
+    )
+
+
+def test_every_setting_of_names_has_a_key_but_how_this_host_is_told():
+    """That is for the computer to say, not for the cluster."""
+    settings = {key for key in defaults() if key.startswith("dns.")}
+    assert settings - set(extension.KEYS.values()) == {"dns.mode"}
+    error = refused([{"name": "tunstack.io", "extension": {"dns": {"mode": "files"}}}])
+    assert "there is no key dns.mode" in str(error)
 
 
 def test_every_key_is_a_setting():
@@ -67,7 +113,10 @@ def test_every_key_is_a_setting():
         ({"alsoProxy": ["10.0.0.0/8"]}, "routing.also_proxy"),
         ({"dns": {"includeSuffixes": ["10.0.0.0/8"]}}, "dns.include_suffixes"),
         ({"dns": {"excludeSuffixes": ["10.0.0.0/8"]}}, "dns.exclude_suffixes"),
-        ({"dns": {"lookupTimeout": ["10.0.0.0/8"]}}, "timeouts.dns_lookup"),
+        ({"dns": {"forceNamespaces": ["10.0.0.0/8"]}}, "dns.force_namespaces"),
+        ({"dns": {"localIP": ["10.0.0.0/8"]}}, "dns.local_ip"),
+        ({"dns": {"localIp": ["10.0.0.0/8"]}}, "dns.local_ip"),
+        ({"dns": {"lookupTimeout": ["10.0.0.0/8"]}}, "dns.lookup_timeout"),
     ],
 )
 def test_keys_may_be_in_camel_case(said, setting):
@@ -81,7 +130,7 @@ def test_of_two_extensions_ours_decides_on_each_key(order):
     both = [("telepresence.io", theirs), ("tunstack.io", ours)]
     assert read(*both[::order]) == {
         "routing.also_proxy": ["10.2.0.0/16"],
-        "timeouts.dns_lookup": "4s",
+        "dns.lookup_timeout": "4s",
         "dns.include_suffixes": [".test"],
     }
 
@@ -107,6 +156,9 @@ def test_extensions_of_others_and_empty_ones_say_nothing(extensions):
         ({"dns": {"include-sufixes": []}}, "dns.include-sufixes", "dns.include-suffixes"),
         ({"manager": {"namespaces": "x"}}, "manager.namespaces", "manager.namespace"),
         ({"lookup-timeout": "4s"}, "lookup-timeout", "dns.lookup-timeout"),
+        ({"dns": {"mapping": []}}, "dns.mapping", "dns.mappings"),
+        ({"dns": {"exclude": []}}, "dns.exclude", "dns.excludes"),
+        ({"dns": {"force-namespace": []}}, "dns.force-namespace", "dns.force-namespaces"),
     ],
 )
 @pytest.mark.parametrize("name", extension.NAMES)

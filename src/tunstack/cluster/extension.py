@@ -31,7 +31,12 @@ KEYS = {
     "never-proxy": "routing.never_proxy",
     "dns.include-suffixes": "dns.include_suffixes",
     "dns.exclude-suffixes": "dns.exclude_suffixes",
-    "dns.lookup-timeout": "timeouts.dns_lookup",
+    "dns.excludes": "dns.excludes",
+    "dns.mappings": "dns.mappings",
+    "dns.search": "dns.search",
+    "dns.force-namespaces": "dns.force_namespaces",
+    "dns.local-ip": "dns.local_ip",
+    "dns.lookup-timeout": "dns.lookup_timeout",
     "manager.namespace": "cluster.manager_namespace",
 }
 """The setting that each key is."""
