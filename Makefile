@@ -24,14 +24,16 @@ demo: .venv/built
 	$(AS_ROOT) $(BIN)/tunstack demo
 
 test: lint .venv/go/built
-	$(BIN)/pytest --ignore=tests/system --ignore=tests/host --ignore=tests/kube
+	$(BIN)/pytest --ignore=tests/system --ignore=tests/host --ignore=tests/kube \
+	    --ignore=tests/upstream
 	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) $(BIN)/pytest -p no:cacheprovider \
-	    tests/host tests/system tests/kube
+	    tests/host tests/upstream tests/system tests/kube
 	$(AS_ROOT) env TUNSTACK_SYSTEM_TRANSPORT=stock $(BIN)/pytest -p no:cacheprovider \
 	    tests/system
 	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
 	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/kube \
-	    --ignore=tests/cluster --ignore=tests/_fastpath/test_sanitizers.py
+	    --ignore=tests/cluster --ignore=tests/upstream \
+	    --ignore=tests/_fastpath/test_sanitizers.py
 
 test-cluster: .venv/built
 	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) TUNSTACK_CLUSTER=required \

@@ -14,11 +14,11 @@ from tunstack.manager import ping
 from tunstack.manager.config import ManagerConfig
 from tunstack.manager.dialer import Dialer
 from tunstack.manager.poller import Poller
-from tunstack.manager.resolver import Resolver
 from tunstack.manager.session import Session, Shared
 from tunstack.mux.session import Mux
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb
+from tunstack.upstream.upstream import Upstream
 from tunstack.wire.frame import Kind, Refusal
 
 PATIENCE = 10
@@ -52,7 +52,7 @@ class Ends:
                 loop=loop,
                 poller=self.poller,
                 dialer=Dialer(config.flows),
-                resolver=Resolver(config.resolv_conf),
+                resolver=Upstream(list),
             ),
             lambda session: None,
         )

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     help="Behind the names of services.  [default: the pod's own, or cluster.local]",
 )
 @click.option(
+    "--resolv-conf",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/resolv.conf"),
+    show_default=True,
+    help="Names the cluster's resolver.",
+)
+@click.option(
     "--token-file",
     type=click.Path(path_type=Path),
     help="Bearer tokens that let clients in, one a line.",
@@ -82,6 +89,7 @@ def manager(
     subnet: tuple[str, ...],
     namespace: tuple[str, ...],
     cluster_domain: str | None,
+    resolv_conf: Path,
     token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -117,6 +125,7 @@ def manager(
         subnets=tuple(_network(item) for item in _items(subnet)),
         namespaces=tuple(_items(namespace)),
         cluster_domain=cluster_domain or _domain(kubernetes),
+        resolv_conf=resolv_conf,
         kubernetes=kubernetes,
         token_review=token_review,
         health=None if health is None else _host_port("--health", health),

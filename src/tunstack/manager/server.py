@@ -19,11 +19,11 @@ from tunstack.manager.dialer import Dialer
 from tunstack.manager.health import Health
 from tunstack.manager.metrics import Metrics
 from tunstack.manager.poller import Poller
-from tunstack.manager.resolver import Resolver
 from tunstack.manager.session import Reception, Session, Shared, Verdict
 from tunstack.rpc import transport
 from tunstack.rpc import tunnel_pb2 as pb
 from tunstack.rpc.channel import Channel, Keys, Server
+from tunstack.upstream.upstream import ResolvConf, Upstream
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,11 @@ class Manager:
             loop=loop,
             poller=Poller(loop),
             dialer=Dialer(limit),
-            resolver=Resolver(config.resolv_conf),
+            resolver=Upstream(
+                ResolvConf(config.resolv_conf).name_servers,
+                chase=True,
+                where=str(config.resolv_conf),
+            ),
         )
         if config.metrics is not None:
             dialer = self._shared.dialer

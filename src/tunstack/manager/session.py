@@ -21,12 +21,12 @@ from google.protobuf.message import DecodeError
 from tunstack.manager.config import ManagerConfig
 from tunstack.manager.dialer import Dialer
 from tunstack.manager.poller import Poller
-from tunstack.manager.resolver import NoAnswer, Resolver
 from tunstack.manager.target import Target
 from tunstack.mux.session import Flow, Mux
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb
 from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss
+from tunstack.upstream.upstream import NoAnswer, Upstream
 from tunstack.wire.frame import Kind, Refusal
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Shared:
     loop: asyncio.AbstractEventLoop
     poller: Poller
     dialer: Dialer
-    resolver: Resolver
+    resolver: Upstream
 
 
 class Session:
@@ -265,10 +265,15 @@ class Session:
     async def _answer(self, question: pb.DnsQuestion) -> None:
         timeout = min(question.timeout / 1000 or PATIENCE, MOST_PATIENCE)
         try:
-            message = await self._resolver.ask(question.message, timeout)
-            answer = pb.DnsAnswer(id=question.id, message=message)
+            answered = await self._resolver.ask(question.message, timeout)
+            answer = pb.DnsAnswer(
+                id=question.id,
+                message=answered.message,
+                server=answered.server,
+                elapsed=int(answered.seconds * 1e6),
+            )
         except NoAnswer as exc:
-            answer = pb.DnsAnswer(id=question.id, error=str(exc))
+            answer = pb.DnsAnswer(id=question.id, error=str(exc), server=exc.server)
         self._say(pb.FromManager(dns_answer=answer))
 
 

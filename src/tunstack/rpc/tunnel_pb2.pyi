@@ -167,14 +167,18 @@ class DnsQuestion(_message.Message):
     def __init__(self, id: _Optional[int] = ..., message: _Optional[bytes] = ..., timeout: _Optional[int] = ...) -> None: ...
 
 class DnsAnswer(_message.Message):
-    __slots__ = ("id", "message", "error")
+    __slots__ = ("id", "message", "error", "server", "elapsed")
     ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_FIELD_NUMBER: _ClassVar[int]
     id: int
     message: bytes
     error: str
-    def __init__(self, id: _Optional[int] = ..., message: _Optional[bytes] = ..., error: _Optional[str] = ...) -> None: ...
+    server: str
+    elapsed: int
+    def __init__(self, id: _Optional[int] = ..., message: _Optional[bytes] = ..., error: _Optional[str] = ..., server: _Optional[str] = ..., elapsed: _Optional[int] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ("number",)
