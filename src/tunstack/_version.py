@@ -8,5 +8,5 @@ PROTOCOL = 2
 PROTOCOL_MINIMUM = 1
 """Lowest. From version 2 on the one before the highest stays supported."""
 
-HELPER_PROTOCOL = 2
+HELPER_PROTOCOL = 3
 """Version of the conversation between engine and helper."""

@@ -2,14 +2,17 @@
 
 Theory of operation. `tunstack connect` starts the helper and the engine with a socket
 between them. The engine, which is not root, asks; the helper opens the device, sets its
-address and routes, and hands the descriptor over. From then on the helper keeps
-nothing: device and routes live and die with the engine's descriptor.
+address and routes, and hands the descriptor over: device and routes live and die with
+the engine's descriptor. What it does to the host's resolver lives in part longer, and
+that part is in a journal (``journal.py``) before it is done; ``resolver.py`` says which.
 
-* The engine ends, however it ends: the socket reports end of file. The helper removes
-  the session's runtime directory and ends. That is all there is to undo.
+* The engine ends, however it ends: the socket reports end of file. The helper undoes
+  what it did to the resolver, removes the session's runtime directory and ends.
 * The helper is killed: the engine sees the end of file, closes the device and ends.
 * Both are killed: the kernel has removed device and routes; the next `connect` clears
-  the directory away.
+  the directory away, and its helper undoes what the journal tells of.
+
+SIGTERM and SIGINT are what end of file is, but wait for the request in hand.
 
 Nobody else can ask: there is no path to the socket, and the other end must belong to
 root or to the engine's user. A request is one JSON object in one message of a
@@ -23,12 +26,17 @@ hello                                                         version, protocol,
 routes                                                        network, interface each
 open_device     name, mtu, offload, txqueuelen, addresses     vnet; the descriptor
 set_routes      networks: all that shall be routed            null
+set_resolver    mode, servers, domains, search, name_servers  by: who does it, or null
+                and port: all that is wanted of the resolver
+open_sockets    family (4, 6), kind (udp, tcp), count         null; the descriptors,
+                                                              with the mark of our server
 ==============  ============================================  ======================
 """
 
 import argparse
 import array
 import json
+import logging
 import os
 import shutil
 import signal
@@ -41,11 +49,21 @@ from typing import Any
 from tunstack._version import HELPER_PROTOCOL, PRODUCT
 from tunstack.config import RoutingConfig
 from tunstack.errors import HostError, PrivilegeError, TunstackError
-from tunstack.host import routes_linux
+from tunstack.host import journal, routes_linux
 from tunstack.host.device import open_tun
-from tunstack.host.protocol import MAX_MESSAGE
+from tunstack.host.marked import open_marked
+from tunstack.host.protocol import MAX_MESSAGE, MAX_SOCKETS
+from tunstack.host.resolver import Resolver
+from tunstack.host.resolver_state import ResolverState
 
 _UCRED = struct.Struct("3i")
+
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_KIND = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM}
+
+_log = logging.getLogger(__name__)
 
 Answer = tuple[Any, list[int]]
 """What was asked for, and descriptors to pass and then close."""
@@ -56,16 +74,24 @@ class Ended(Exception):
 
 
 class Helper:
-    """Does what the engine at the other end of a socket may ask for."""
+    """Does what the engine at the other end of a socket may ask for.
 
-    def __init__(self, engine: socket.socket) -> None:
+    Args:
+        engine: the socket.
+        session: its name.
+    """
+
+    def __init__(self, engine: socket.socket, session: str) -> None:
         self._engine = engine
         self._device: str | None = None
+        self._resolver = Resolver(session)
         self._verbs: dict[str, Callable[..., Answer]] = {
             "hello": self._hello,
             "routes": self._routes,
             "open_device": self._open_device,
             "set_routes": self._set_routes,
+            "set_resolver": self._set_resolver,
+            "open_sockets": self._open_sockets,
         }
 
     def serve(self) -> None:
@@ -77,6 +103,8 @@ class Helper:
                 return
             if not request:
                 return
+            # An event loop, which some of it runs in, would swallow the exception.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
             descriptors: list[int] = []
             answer: dict[str, Any] = {"id": None}
             try:
@@ -98,6 +126,11 @@ class Helper:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+    def undo(self) -> None:
+        """Undo what does not end with the device."""
+        self._resolver.undo()
 
     def _understand(self, request: bytes) -> dict[str, Any]:
         try:
@@ -130,6 +163,8 @@ class Helper:
         # The settings' own checks hold for what comes from the engine, too.
         RoutingConfig(device=name, mtu=mtu, txqueuelen=txqueuelen)
         checked = [str(ip_interface(text)) for text in addresses]
+        for line in journal.replay():
+            _log.warning("%s", line)
         fd, vnet = open_tun(name, offload=bool(offload))
         try:
             routes_linux.configure(name, mtu=mtu, txqueuelen=txqueuelen, addresses=checked)
@@ -144,6 +179,25 @@ class Helper:
             raise HostError("this session has no device to route to")
         routes_linux.set_routes(self._device, map(ip_network, networks))
         return None, []
+
+    def _set_resolver(self, **arguments: Any) -> Answer:
+        state = ResolverState.from_request(**arguments)
+        if self._device is None:
+            raise HostError("this session has no device for a resolver")
+        return {"by": self._resolver.set(state, self._device)}, []
+
+    def _open_sockets(self, family: int, kind: str, count: int) -> Answer:
+        if not 1 <= count <= MAX_SOCKETS:
+            raise ValueError(f"want 1 to {MAX_SOCKETS} sockets, not {count}")
+        version, wanted = _FAMILY[family], _KIND[kind]
+        sockets: list[socket.socket] = []
+        try:
+            sockets.extend(open_marked(version, wanted) for _ in range(count))
+        except HostError:
+            for made in sockets:
+                made.close()
+            raise
+        return None, [made.detach() for made in sockets]
 
 
 def _check_peer(engine: socket.socket, uid: int) -> None:
@@ -168,17 +222,23 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir("/")
     os.umask(0o077)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("tunstack").setLevel(logging.INFO)
     engine = socket.socket(fileno=arguments.fd)
     _check_peer(engine, arguments.uid)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    helper = Helper(engine, arguments.name)
+    for number in _ENDING:
         signal.signal(number, _end)
     try:
-        Helper(engine).serve()
+        helper.serve()
     except Ended:
         pass
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
+        helper.undo()
         # The engine learns it from the end of file, and lets the device go.
         engine.close()
         shutil.rmtree(arguments.runtime_dir, ignore_errors=True)

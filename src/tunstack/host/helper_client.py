@@ -13,7 +13,8 @@ from tunstack._version import HELPER_PROTOCOL
 from tunstack.config import Network
 from tunstack.errors import HostError, from_code
 from tunstack.host.device import Device
-from tunstack.host.protocol import MAX_MESSAGE
+from tunstack.host.protocol import MAX_MESSAGE, MAX_SOCKETS
+from tunstack.host.resolver_state import ResolverState
 from tunstack.host.routes import Route
 
 
@@ -99,6 +100,37 @@ class Helper:
         """
         await self._ask("set_routes", networks=[str(network) for network in networks])
 
+    async def set_resolver(self, state: ResolverState) -> str | None:
+        """Make the host's resolver what is wanted.
+
+        Returns who does it, as :meth:`tunstack.host.resolver.Resolver.set`.
+
+        Raises:
+            HostError: it cannot be had; nothing of ours is left.
+        """
+        answer, _ = await self._ask("set_resolver", **state.as_request())
+        by: str | None = answer["by"]
+        return by
+
+    async def open_sockets(self, family: int, kind: str, count: int) -> list[socket.socket]:
+        """Open sockets whose questions are not overridden: they have our mark.
+
+        Args:
+            family: 4 or 6.
+            kind: ``udp`` or ``tcp``.
+            count: 1 to :data:`~tunstack.host.protocol.MAX_SOCKETS`.
+
+        Raises:
+            HostError: they cannot be had.
+        """
+        _, descriptors = await self._ask(
+            "open_sockets", family=family, kind=kind, count=count
+        )
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        for made in sockets:
+            made.setblocking(False)  # they are, but the objects do not know
+        return sockets
+
     def close(self) -> None:
         """Hang up: the helper undoes what is its, and ends."""
         if self._socket.fileno() != -1:
@@ -115,13 +147,17 @@ class Helper:
             if len(request) > MAX_MESSAGE:
                 raise HostError(
                     f"{verb}: {len(request)} octets are more than the helper takes",
-                    hint="route fewer, larger networks",
+                    hint="give it fewer networks or domains",
                 )
             try:
                 self._socket.send(request)
                 async with asyncio.timeout(self._timeout):
                     return await self._answer
+            except asyncio.CancelledError:
+                self._close_descriptors()
+                raise
             except TimeoutError as exc:
+                self._close_descriptors()
                 raise HostError(
                     f"the helper did not answer {verb} in {self._timeout:g} s "
                     "(timeouts.helper)"
@@ -129,12 +165,19 @@ class Helper:
             except ConnectionError as exc:
                 raise HostError("the helper has ended") from exc
 
+    def _close_descriptors(self) -> None:
+        """Close what came just when whoever asked had given up."""
+        answer = self._answer
+        if answer and answer.done() and not answer.cancelled() and not answer.exception():
+            for descriptor in answer.result()[1]:
+                os.close(descriptor)
+
     def _readable(self) -> None:
         descriptors = array.array("i")
         try:
             data, ancillary, _, _ = self._socket.recvmsg(
                 MAX_MESSAGE,
-                socket.CMSG_SPACE(descriptors.itemsize),
+                socket.CMSG_SPACE(descriptors.itemsize * MAX_SOCKETS),
                 # The device must not outlive us in a process that we start.
                 socket.MSG_CMSG_CLOEXEC,
             )
