@@ -553,7 +553,7 @@ async def test_a_question_survives_its_stream(fake_manager, settings):
             await manager.hear()
 
     async with tunstack.connect(await fake_manager(script), config=settings()) as session:
-        assert await session._links.ask(b"question", 10.0) == b"answer"
+        assert (await session._links.ask(b"question", 10.0)).message == b"answer"
     assert asked == [b"question"] * 2
 
 

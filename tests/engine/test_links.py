@@ -208,5 +208,5 @@ async def test_a_question_outlives_the_session_that_it_was_asked_in(
     other = await fake_manager(resolver)
     async with links_to(way) as links:
         way.address = other
-        assert await links.ask(b"a question", 10) == b"an answer"
+        assert (await links.ask(b"a question", 10)).message == b"an answer"
         assert asked.is_set()

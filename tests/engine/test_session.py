@@ -15,7 +15,7 @@ import pytest
 
 import tunstack
 from tests.support.fake_manager import CREDIT, DATA, DATAGRAM, OPEN, OPENED, frame, split
-from tunstack.config import Config, KiB, TcpConfig, TimeoutsConfig
+from tunstack.config import Config, DnsConfig, KiB, TcpConfig
 from tunstack.engine.link import Cluster
 from tunstack.engine.names import candidates
 from tunstack.rpc import tunnel_pb2 as pb
@@ -449,7 +449,7 @@ async def test_a_silent_resolver_is_waited_for_within_its_setting(fake_manager):
         while True:
             await manager.hear()
 
-    config = Config(timeouts=TimeoutsConfig(dns_lookup=0.05))
+    config = Config(dns=DnsConfig(lookup_timeout=0.05))
     async with tunstack.connect(await fake_manager(silent), config=config) as session:
         with pytest.raises(socket.gaierror, match=r"did not answer within 0\.05 s"):
             await session.resolve("echo.default")

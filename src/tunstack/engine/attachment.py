@@ -6,8 +6,9 @@ All of it lives as long as the descriptor of the device, so undoing it is closin
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from ipaddress import ip_interface, ip_network
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_network
 from typing import Self
 
 from tunstack.config import Config, Network
@@ -18,6 +19,7 @@ from tunstack.errors import HostError
 from tunstack.host import routes
 from tunstack.host.device import Device
 from tunstack.host.helper_client import Helper
+from tunstack.wire import key as flow_key
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +37,13 @@ class Attachment:
         config: Config,
         keep_out: frozenset[routes.Address],
         device: Device,
-        addresses: list[str],
+        own: list[Network],
         on_lost: Callable[[], None],
     ) -> None:
-        self.addresses = addresses
+        self.addresses = [f"{subnet[1]}/{subnet.prefixlen}" for subnet in own]
+        """Of the device."""
+        self.servers = [subnet[2] for subnet in own]
+        """Beside them, in the device: what is served there is served by this computer."""
         self.device = device
         self.plan = routes.Plan((), ())
         self.reachable: tuple[Network, ...] = ()
@@ -54,8 +59,11 @@ class Attachment:
             config,
             secret=os.urandom(16),
             on_lost=on_lost,
-            local=[ip_interface(address).ip for address in addresses],
+            local=[subnet[1] for subnet in own],
+            own=self.servers,
         )
+        self._beside: frozenset[Network] = frozenset()
+        """Routed into the device though nothing is there."""
         links.listeners.append(self)
 
     @classmethod
@@ -84,20 +92,19 @@ class Attachment:
         reached = await reachable(links.cluster, config.timeouts.reachable)
         existing = await helper.routes()
         wanted = (*links.cluster.subnets, *settings.also_proxy)
-        own = [
+        own: list[Network] = [
             routes.free_subnet(settings.device_subnet, 30, existing, wanted),
             routes.free_subnet(settings.device_subnet6, 126, existing, wanted),
         ]
-        addresses = [f"{subnet[1]}/{subnet.prefixlen}" for subnet in own]
         plan = _plan(links, config, keep_out, existing, reached)
         device = await helper.open_device(
             settings.device,
             mtu=settings.mtu,
             offload=settings.offload,
             txqueuelen=settings.txqueuelen,
-            addresses=addresses,
+            addresses=[f"{subnet[1]}/{subnet.prefixlen}" for subnet in own],
         )
-        attachment = cls(links, helper, config, keep_out, device, addresses, on_lost)
+        attachment = cls(links, helper, config, keep_out, device, own, on_lost)
         attachment.reachable = reached
         try:
             await attachment._route(plan)
@@ -117,6 +124,48 @@ class Attachment:
             self._update.cancel()
         self._links.listeners.remove(self)
         self.bridge.close()
+
+    async def route_name_servers(self, servers: Sequence[str]) -> list[str]:
+        """See that questions to name servers leave this host, so that we may take them.
+
+        Without a route there the kernel refuses to send, and nothing could be
+        redirected: so those get one into the device, where nobody answers but us.
+
+        Returns those that there is a way to.
+
+        Raises:
+            HostError: the kernel refused a route.
+        """
+        existing = [
+            route
+            for route in await self._helper.routes()
+            if (route.interface, route.network in self._beside) != (self.device.name, True)
+        ]
+
+        def reached(server: str) -> bool:
+            host = ip_network(server.partition("%")[0])
+            if host not in self._beside and _leads_somewhere(server):
+                return True
+            return any(
+                host.version == route.network.version
+                and host.network_address in route.network
+                for route in existing
+            )
+
+        found = [server for server in servers if reached(server)]
+        beside = frozenset(ip_network(each) for each in servers if each not in found)
+        if beside != self._beside:
+            self._beside = beside
+            self.bridge.local.closed = frozenset(
+                flow_key.address(network.network_address) for network in beside
+            )
+            await self._route(self.plan)
+        return found
+
+    @property
+    def lost_name_servers(self) -> bool:
+        """Whether there are name servers that no route led to."""
+        return bool(self._beside)
 
     def keep_out(self, addresses: frozenset[routes.Address]) -> None:
         """Take note of further addresses that the tunnel itself needs."""
@@ -148,18 +197,33 @@ class Attachment:
             _log.error("the cluster has changed, the routes stay: %s", error)
 
     async def _route(self, plan: routes.Plan) -> None:
-        await self._helper.set_routes(plan.proxied)
+        await self._helper.set_routes((*plan.proxied, *self._beside))
         self.plan = plan
         _log.info("routing %s", ", ".join(map(str, plan.proxied)) or "nothing")
 
 
-def _plausible(links: Links) -> list[Network]:
+def _leads_somewhere(server: str) -> bool:
+    """Whether the kernel has a route to an address."""
+    host, _, zone = server.partition("%")
+    if zone:
+        return True  # on a link
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 53))
+        except OSError:
+            return False
+    return True
+
+
+def plausible(links: Links) -> list[Network]:
+    """Give the cluster's subnets, without those that no cluster can have."""
     subnets = links.cluster.subnets
-    plausible = [net for net in subnets if routes.is_plausible(net)][:MOST_SUBNETS]
-    if len(plausible) < len(subnets):
-        odd = ", ".join(map(str, [net for net in subnets if net not in plausible][:10]))
+    found = [net for net in subnets if routes.is_plausible(net)][:MOST_SUBNETS]
+    if len(found) < len(subnets):
+        odd = ", ".join(map(str, [net for net in subnets if net not in found][:10]))
         _log.warning("not routed, for no cluster is so large or there: %s", odd)
-    return plausible
+    return found
 
 
 def _plan(
@@ -171,7 +235,7 @@ def _plan(
 ) -> routes.Plan:
     settings = config.routing
     return routes.plan(
-        cluster=[net for net in _plausible(links) if net not in reached],
+        cluster=[net for net in plausible(links) if net not in reached],
         also_proxy=settings.also_proxy,
         never_proxy=settings.never_proxy,
         keep_out=keep_out,

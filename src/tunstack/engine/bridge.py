@@ -14,6 +14,7 @@ from typing import Any
 
 from tunstack.config import Config
 from tunstack.engine.links import Links
+from tunstack.engine.local import Local
 from tunstack.host.device import STRIDE, Device
 from tunstack.mux.flow import Flow
 from tunstack.stack.events import Event, What
@@ -36,6 +37,7 @@ class Bridge:
         config: settings of TCP and UDP.
         secret: 16 random octets, for sequence numbers.
         local: addresses of the device.
+        own: further addresses in it that are served here; see :class:`.local.Local`.
         on_lost: called once when the device is gone.
     """
 
@@ -48,6 +50,7 @@ class Bridge:
         secret: bytes,
         on_lost: Callable[[], None],
         local: Iterable[Address] = (),
+        own: Iterable[Address] = (),
     ) -> None:
         self._links = links
         self._device = device
@@ -60,6 +63,9 @@ class Bridge:
             config=config.tcp,
             secret=secret,
             local=frozenset(map(flow_key.address, local)),
+        )
+        self.local = Local(
+            self._stack, frozenset(map(flow_key.address, own)), self.turn_ended
         )
         self._associations: OrderedDict[bytes, Flow] = OrderedDict()
         """UDP and echo, the one idle longest first."""
@@ -108,6 +114,7 @@ class Bridge:
         if self._timer is not None:
             self._timer.cancel()
         self._links.listeners.remove(self)
+        self.local.close()
         self._device.close()
 
     # From the host
@@ -193,9 +200,13 @@ class Bridge:
 
     def _open(self, connection: Connection) -> None:
         key = connection.key
+        target = flow_key.destination(key)
+        if self.local.takes(target):
+            self.local.open(connection)
+            return
         flow = self._links.open(
             TCP,
-            flow_key.destination(key),
+            target,
             flow_key.ports(key)[1],
             self._config.tcp.send_buffer,
         )
@@ -209,6 +220,9 @@ class Bridge:
         """Send one datagram or echo request on the flow of its key."""
         flow = self._associations.get(key)
         if flow is None:
+            if self.local.takes(flow_key.destination(key)):
+                self._serve(key, memoryview(source)[start:end])
+                return
             if self._links.state != "connected":
                 self._drops["not-connected"] += 1
                 return
@@ -216,6 +230,14 @@ class Bridge:
         else:
             self._associations.move_to_end(key)
         flow.link.mux.send(source, [kind, flow.id, start, end])
+
+    def _serve(self, key: bytes, payload: memoryview) -> None:
+        """Answer a datagram or an echo request to an address of our own."""
+        if key[0] == UDP:
+            self.local.datagram(key, bytes(payload))
+        elif flow_key.destination(key) in self.local.addresses:
+            (sequence,) = SEQUENCE.unpack_from(payload)
+            self._stack.echo_reply(key, sequence, payload[SEQUENCE.size :])
 
     def _new_association(self, key: bytes) -> Flow:
         if len(self._associations) >= self._config.udp.max_associations:

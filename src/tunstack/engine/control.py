@@ -1,13 +1,15 @@
 """The engine's control socket: lines of JSON, and the client's side of them.
 
 A client sends one request a line, ``{"verb": ...}`` with its arguments, and gets
-replies, one a line: ``{"progress": text}`` any number of times, then ``{"ok": value}``
+replies, one a line: ``{"progress": value}`` any number of times, then ``{"ok": value}``
 or ``{"error": {"code", "message", "hint"}}``. A line is at most :data:`MAX_LINE`
 octets.
 
-Verbs on the session's socket: ``status`` (the document of ``tunstack status --json``)
-and ``quit``. The ``connect`` command has a socket of its own to the engine it started;
-``engine/daemon.py`` says what goes over it.
+Verbs on the session's socket: ``status`` (the document of ``tunstack status --json``),
+``quit``, ``dns_query`` with ``name`` and ``type`` (a number), and ``dns_log``, whose
+progress is one document a question until the client hangs up. The ``connect`` command
+has a socket of its own to the engine it started; ``engine/daemon.py`` says what goes
+over it.
 
 The command line waits for this module to be imported: nothing heavy belongs here.
 """
@@ -159,7 +161,7 @@ class Client:
     def reply(
         self,
         patience: float | None,
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Callable[[Any], None] = lambda _: None,
         renew: Callable[[], Document] | None = None,
     ) -> Any:
         """Wait for the value of a request.

@@ -3,7 +3,9 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from inspect import isawaitable
 from typing import Self
 
 from tunstack.engine.control import (
@@ -16,8 +18,13 @@ from tunstack.engine.control import (
 )
 from tunstack.errors import TunstackError, UsageError
 
-Verb = Callable[[], object]
-"""Does what a request asks for, at once, and gives the value of the reply."""
+Verb = Callable[..., object]
+"""Does what a request asks for, with the request's other members as arguments. Gives the
+value of the reply; or an awaitable of it; or, asynchronously, one value after the other,
+which are sent as progress until there are no more or the client hangs up."""
+
+
+_END = object()
 
 
 class Conversation:
@@ -43,6 +50,11 @@ class Conversation:
             ValueError,
         ):
             return None
+
+    @property
+    def unread(self) -> int:
+        """Octets that the other end has not read yet, beyond what the kernel holds."""
+        return self._writer.transport.get_write_buffer_size()
 
     def write(self, document: Document) -> None:
         """Say something, to somebody who may have gone."""
@@ -87,27 +99,64 @@ class ControlServer:
                 return
             async with asyncio.timeout(PATIENCE) as patience:
                 while (request := await conversation.read()) is not None:
-                    conversation.write(self._reply(request))
+                    patience.reschedule(None)
+                    await self._reply(conversation, request)
                     patience.reschedule(asyncio.get_running_loop().time() + PATIENCE)
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
+            # Cancelled with the loop: the streams of asyncio would log it as a failure.
             return
         finally:
             conversation.close()
 
-    def _reply(self, request: Document) -> Document:
-        verb = self._verbs.get(str(request.get("verb")))
+    async def _reply(self, conversation: Conversation, request: Document) -> None:
+        name = str(request.pop("verb", None))
+        verb = self._verbs.get(name)
         if verb is None:
             # A newer command line, most likely.
-            return error_document(
-                UsageError(
-                    f"this engine does not know {request.get('verb')!r}",
-                    hint="`tunstack quit`, then connect again",
-                )
+            error = UsageError(
+                f"this engine does not know {name!r}",
+                hint="`tunstack quit`, then connect again",
             )
+            conversation.write(error_document(error))
+            return
         try:
-            return {"ok": verb()}
-        except TunstackError as error:
-            return error_document(error)
+            value = verb(**request)
+            if isinstance(value, AsyncIterator):
+                await _stream(conversation, value)
+                value = None
+            elif isawaitable(value):
+                value = await value
+        except TypeError as exc:
+            error = UsageError(f"this engine does not understand {name!r}: {exc}")
+            conversation.write(error_document(error))
+        except TunstackError as exc:
+            conversation.write(error_document(exc))
+        else:
+            conversation.write({"ok": value})
+
+
+async def _stream(conversation: Conversation, values: AsyncIterator[object]) -> None:
+    """Send one value after the other, until the client says something or hangs up.
+
+    To a client that does not read nothing is sent.
+    """
+    gone = asyncio.ensure_future(conversation.read())
+    following = asyncio.ensure_future(anext(values, _END))
+    try:
+        while True:
+            await asyncio.wait((gone, following), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() or (value := following.result()) is _END:
+                return
+            if conversation.unread < MAX_LINE:
+                conversation.write({"progress": value})
+            following = asyncio.ensure_future(anext(values, _END))
+    finally:
+        for task in (gone, following):
+            task.cancel()
+        if isinstance(values, AsyncGenerator):
+            with suppress(asyncio.CancelledError, RuntimeError):
+                await asyncio.wait((following,))
+                await values.aclose()
 
 
 def _peer_uid(sock: socket.socket) -> int:

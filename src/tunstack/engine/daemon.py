@@ -33,8 +33,9 @@ import logging
 import os
 import signal
 import socket
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,11 @@ from tunstack.engine.control import Document, blank_status, error_document
 from tunstack.engine.control_server import ControlServer, Conversation, Verb
 from tunstack.engine.link import parse_endpoint
 from tunstack.engine.links import Links
+from tunstack.engine.nameserver import NameServer
+from tunstack.engine.public_suffixes import single_labels
+from tunstack.engine.resolution import Resolution, no_names
 from tunstack.engine.way import Direct, Way
-from tunstack.errors import AuthError, HostError, TunstackError, from_code
+from tunstack.errors import AuthError, HostError, TunstackError, UsageError, from_code
 from tunstack.host.helper_client import Helper
 from tunstack.rpc import transport
 from tunstack.rpc.loop import run
@@ -93,6 +97,7 @@ class Daemon:
         self._renews_itself = False
         self._owner: _Owner | None = None
         self._attachment: Attachment | None = None
+        self._resolution: Resolution | None = None
         self._config = Config()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -106,7 +111,12 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        verbs: dict[str, Verb] = {"status": self.status, "quit": self.stop}
+        verbs: dict[str, Verb] = {
+            "status": self.status,
+            "quit": lambda: self.stop(),
+            "dns_query": self._dns_query,
+            "dns_log": self._dns_log,
+        }
         server = ControlServer(verbs, frozenset({0, os.getuid()}))
         await server.start(listener)
         owner = await Conversation.on(owner_socket)
@@ -205,6 +215,11 @@ class Daemon:
             ),
         )
         undo.callback(self._attachment.close)
+        if config.dns.mode != "none":
+            self._resolution = await Resolution.make(
+                links, helper, self._attachment, config, self._namespace(), progress
+            )
+            undo.callback(self._resolution.close)
         follower = asyncio.ensure_future(self._follow(way))
         undo.callback(follower.cancel)
 
@@ -271,6 +286,29 @@ class Daemon:
             },
         }
 
+    def _namespace(self) -> str:
+        """Give the session's namespace; without Kubernetes, kubectl's default."""
+        if self._kubernetes is not None:
+            return self._kubernetes.access.namespace
+        return self._config.cluster.namespace or "default"
+
+    def _name_server(self) -> NameServer:
+        if self._resolution is None:
+            raise HostError(
+                "this session does not resolve names",
+                hint="`tunstack quit`, then connect without --no-dns",
+            )
+        return self._resolution.server
+
+    async def _dns_query(self, name: str, type: int) -> Document:
+        try:
+            return await self._name_server().query(name, type)
+        except (ValueError, struct.error) as exc:
+            raise UsageError(f"{name!r}, type {type}: {exc}") from exc
+
+    def _dns_log(self) -> AsyncIterator[Document]:
+        return self._name_server().log()
+
     def _helper_lost(self) -> None:
         # Whoever started it knows whether it was killed or told to end.
         _log.warning("the helper has ended")
@@ -330,13 +368,7 @@ class Daemon:
                     for ours, theirs in attachment.plan.overlaps
                 ],
             },
-            "dns": {
-                "mode": "none",
-                "server": None,
-                "domains": [],
-                "search": [],
-                "skipped": [],
-            },
+            "dns": no_names() if self._resolution is None else self._resolution.status(),
             "flows": attachment.bridge.flows(),
             "traffic": attachment.bridge.traffic(),
             "drops": attachment.bridge.drops(),
@@ -427,6 +459,7 @@ def main() -> None:
     for module in _LATER + _LATER_KUBERNETES * arguments.kubernetes:
         import_module(module)
     transport.load(arguments.transport)
+    single_labels()  # a file of a package, like the modules
     os.chdir("/")
     os.umask(0o077)
     become(arguments.uid, arguments.gid)

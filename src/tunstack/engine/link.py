@@ -25,6 +25,7 @@ from tunstack.mux.session import TCP, Flow, Mux
 from tunstack.rpc import transport
 from tunstack.rpc import tunnel_pb2 as pb
 from tunstack.rpc.channel import Channel, Endpoint
+from tunstack.upstream.upstream import Answered
 from tunstack.wire.frame import Kind, Refusal
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,22 @@ class Manager:
     """``HOST:PORT``."""
     namespace: str
     """Where it runs; empty outside Kubernetes."""
+
+
+class ResolverError(TunnelError):
+    """The cluster's resolver did not answer.
+
+    Args:
+        why: for people.
+        server: who was asked; empty when that is not known.
+    """
+
+    def __init__(self, why: str, server: str = "") -> None:
+        super().__init__(
+            f"the cluster's resolver: {why}", hint="see the health of the cluster's DNS"
+        )
+        self.why = why
+        self.server = server
 
 
 class Listener(Protocol):
@@ -168,7 +185,7 @@ class Link:
         self._life: asyncio.Task[None] | None = None
         self._identity: tuple[bytes, bytes] | None = None
         """Session and secret; ``None`` when there is none to go on with."""
-        self._questions: dict[int, tuple[pb.FromClient, asyncio.Future[bytes]]] = {}
+        self._questions: dict[int, tuple[pb.FromClient, asyncio.Future[Answered]]] = {}
         self._next_question = 0
         self.listeners: list[Observer] = []
         self.mux = self._new_mux()
@@ -211,7 +228,7 @@ class Link:
             assert self._stream is not None
             self._stream.wake()
 
-    async def ask(self, message: bytes, timeout: float) -> bytes:
+    async def ask(self, message: bytes, timeout: float) -> Answered:
         """Ask the cluster's resolver.
 
         A question survives its stream: it is asked again on the next.
@@ -224,7 +241,8 @@ class Link:
             The resolver's message, as the manager got it.
 
         Raises:
-            TunnelError: no answer in time, or the manager says why there is none.
+            ResolverError: no answer in time, or the manager says why there is none.
+            TunnelError: the session is closed.
         """
         if self.state == "disconnected":
             raise TunnelError("the session is closed")
@@ -232,10 +250,13 @@ class Link:
         number = self._next_question
         question = pb.FromClient(
             dns_question=pb.DnsQuestion(
-                id=number, message=message, timeout=int(timeout * 1000)
+                # The manager, who knows whom it asked, is to be the first to give up.
+                id=number,
+                message=message,
+                timeout=int(timeout * 900),
             )
         )
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._questions[number] = question, answer
         if self.state == "connected":
             assert self._stream is not None
@@ -244,9 +265,8 @@ class Link:
             async with asyncio.timeout(timeout):
                 return await answer
         except TimeoutError:
-            raise TunnelError(
-                f"the cluster's resolver did not answer within {timeout:g} s",
-                hint="see the health of the cluster's DNS",
+            raise ResolverError(
+                f"the manager did not answer within {timeout:g} s (dns.lookup_timeout)"
             ) from None
         finally:
             del self._questions[number]
@@ -484,9 +504,10 @@ class Link:
         if waiting is None or waiting.done():
             return
         if answer.message:
-            waiting.set_result(answer.message)
+            seconds = answer.elapsed / 1e6
+            waiting.set_result(Answered(answer.message, answer.server, seconds))
         else:
-            waiting.set_exception(TunnelError(f"the cluster's resolver: {answer.error}"))
+            waiting.set_exception(ResolverError(answer.error, answer.server))
 
     def over(self) -> None:
         """The stream has ended the session, not only itself."""

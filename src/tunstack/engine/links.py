@@ -16,6 +16,7 @@ from tunstack.engine.link import Cluster, Link, Listener, Manager
 from tunstack.engine.way import Way
 from tunstack.errors import TunnelError, TunstackError
 from tunstack.mux.session import TCP, Flow
+from tunstack.upstream.upstream import Answered
 from tunstack.wire.frame import Refusal
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Links:
         for link in self._leaving:
             link.wake()
 
-    async def ask(self, message: bytes, timeout: float) -> bytes:
+    async def ask(self, message: bytes, timeout: float) -> Answered:
         """Ask the cluster's resolver; see :meth:`.link.Link.ask`.
 
         A question whose session is replaced is asked again in the next.

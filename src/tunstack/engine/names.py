@@ -83,7 +83,7 @@ async def _ask(
         raise socket.gaierror(socket.EAI_NONAME, f"{name!r} is not a name") from exc
     query.flags |= dns.flags.RD
     try:
-        reply = dns.message.from_wire(await links.ask(query.to_wire(), timeout))
+        reply = dns.message.from_wire((await links.ask(query.to_wire(), timeout)).message)
     except (TunnelError, dns.exception.DNSException) as exc:
         raise socket.gaierror(socket.EAI_AGAIN, f"{name}: {exc}") from exc
     if not query.is_response(reply):

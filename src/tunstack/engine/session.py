@@ -89,9 +89,9 @@ class Session:
 
         Raises:
             socket.gaierror: there is no such name, or no answer within
-                ``timeouts.dns_lookup``.
+                ``dns.lookup_timeout``.
         """
-        return await names.resolve(self._links, name, self._config.timeouts.dns_lookup)
+        return await names.resolve(self._links, name, self._config.dns.lookup_timeout)
 
     async def open_connection(
         self, host: str, port: int, *, limit: int = READ_LIMIT

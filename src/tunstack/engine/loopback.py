@@ -1,0 +1,152 @@
+"""The name server on loopback, for hosts whose own name server is there.
+
+Questions to 127.0.0.53 cannot be sent into a device; the kernel redirects them here.
+"""
+
+import asyncio
+import socket
+
+from tunstack.engine.framing import MOST_ANSWERS, MOST_UNREAD, Framing
+from tunstack.engine.nameserver import NameServer
+from tunstack.errors import HostError
+
+IDLE = 10.0
+"""Seconds without a question after which a connection is closed (RFC 7766, 6.2.3)."""
+
+MOST_CONNECTIONS = 64
+
+_TRIES = 16
+_ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+class Loopback:
+    """Listens at one port of 127.0.0.1 and ::1, over UDP and TCP. Made by :meth:`start`."""
+
+    def __init__(self, server: NameServer, port: int) -> None:
+        self.port = port
+        self._server = server
+        self._udp: list[asyncio.DatagramTransport] = []
+        self._tcp: list[asyncio.Server] = []
+        self._connections: set[_Connection] = set()
+
+    @classmethod
+    async def start(cls, server: NameServer) -> "Loopback":
+        """Listen at a port that is free for both.
+
+        Raises:
+            HostError: there is none.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(_TRIES):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.bind((_ADDRESSES[socket.AF_INET], 0))
+                port = probe.getsockname()[1]
+            made = cls(server, port)
+            try:
+                for family, address in _ADDRESSES.items():
+                    try:
+                        transport, _ = await loop.create_datagram_endpoint(
+                            lambda: _Datagrams(server), (address, port), family=family
+                        )
+                    except OSError:
+                        if family == socket.AF_INET6:
+                            break  # IPv6 is switched off
+                        raise
+                    made._udp.append(transport)
+                    made._tcp.append(
+                        await loop.create_server(
+                            lambda made=made: _Connection(server, made._connections),  # type: ignore[misc]
+                            address,
+                            port,
+                        )
+                    )
+            except OSError:
+                made.close()
+                continue
+            return made
+        raise HostError("no port of loopback is free for a name server")
+
+    def close(self) -> None:
+        """Listen no more."""
+        for transport in self._udp:
+            transport.close()
+        for server in self._tcp:
+            server.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: object) -> None:
+        self._server.receive(data, _Datagram(self._transport, address), tcp=False)
+
+
+class _Datagram:
+    """Who asked by a datagram."""
+
+    __slots__ = ("_address", "_transport")
+
+    def __init__(self, transport: asyncio.BaseTransport, address: object) -> None:
+        self._transport = transport
+        self._address = address
+
+    def reply(self, message: bytes) -> None:
+        """Send it."""
+        self._transport.sendto(message, self._address)  # type: ignore[attr-defined]
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: NameServer, others: "set[_Connection]") -> None:
+        self._server = server
+        self._others = others
+        self._framing = Framing()
+        self._waiting = 0
+        self._finished = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(IDLE, self._transport.close)
+        self._others.add(self)
+        if len(self._others) > MOST_CONNECTIONS:
+            self.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._timer.cancel()
+        self._others.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(IDLE, self._transport.close)
+        for message in self._framing.take(data):
+            self._waiting += 1
+            if self._waiting > MOST_ANSWERS:
+                self.abort()
+                return
+            self._server.receive(message, self, tcp=True)
+
+    def eof_received(self) -> bool:
+        self._finished = True
+        return self._waiting > 0
+
+    def reply(self, message: bytes) -> None:
+        """Answer one question."""
+        self._waiting -= 1
+        if self._transport.is_closing():
+            return
+        self._transport.write(Framing.frame(message))
+        if self._transport.get_write_buffer_size() > MOST_UNREAD:
+            self.abort()
+        elif self._finished and not self._waiting:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Reset it."""
+        self._transport.abort()
