@@ -12,6 +12,17 @@ from tunstack._version import PRODUCT, PROTOCOL
 from tunstack.cli import main
 from tunstack.errors import ConfigError, TunstackError
 
+COMMANDS = (
+    "connect",
+    "status",
+    "quit",
+    "version",
+    "manager",
+    "demo",
+    "config",
+    "dns",
+    "doctor",
+)
 HEAVY = {"asyncio", "grpc", "uvloop", "pyroute2", "rich", "google.protobuf", "dns"}
 
 
@@ -36,6 +47,13 @@ def assert_two_lines(err):
         (("status", "--bogus"), 2),
         (("status", "--json", "--watch"), 2),
         (("status", "--name", "../../etc"), 2),
+        (("dns", "query"), 2),
+        (("dns", "query", "echo", "bogus"), 2),
+        (("dns", "query", "echo", "A", "more"), 2),
+        (("dns", "bogus"), 2),
+        (("dns", "query", "echo"), 1),
+        (("dns", "log"), 1),
+        (("doctor", "--bogus"), 2),
         (("connect", "--mtu", "many"), 2),
         (("connect", "--manager", "h:1", "--insecure", "--token-file", "/dev/null"), 2),
         (("manager", "--listen", "nowhere"), 2),
@@ -114,13 +132,11 @@ def test_ctrl_c_exits_130(capfd, monkeypatch):
 def test_help_names_every_command(capfd):
     code, out, err = run(capfd, "--help")
     assert (code, err) == (0, "")
-    for command in ("connect", "status", "quit", "version", "manager", "demo", "config"):
+    for command in COMMANDS:
         assert command in out
 
 
-@pytest.mark.parametrize(
-    "command", ["connect", "status", "quit", "version", "manager", "demo", "config"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(capfd, command):
     code, out, _ = run(capfd, command, "--help")
     assert code == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tunstack.cli import caller, kubernetes, sessions, settings
+from tunstack.cli import caller, kubernetes, leftovers, sessions, settings
 from tunstack.cli.launch import Daemons
 from tunstack.config import Config, plain
 from tunstack.engine.control import Client, Document
@@ -66,7 +66,6 @@ _SLACK = 10.0
 @click.option(
     "--no-dns",
     is_flag=True,
-    expose_value=False,  # nothing touches it yet
     help="Leave this host's resolver alone.",
 )
 @click.option("--verbose", is_flag=True, help="Show each step and its time.")
@@ -87,14 +86,15 @@ def connect(
     no_offload: bool,
     name: str,
     foreground: bool,
+    no_dns: bool,
     verbose: bool,
     command: tuple[str, ...],
 ) -> None:
     """Connect this computer to a cluster.
 
     The cluster is the one that kubectl would talk to, unless --manager names another way.
-    Returns when its networks are routed. With a command behind `--` it runs that,
-    disconnects, and exits with its code.
+    Returns when its networks are routed and its names resolve here. With a command
+    behind `--` it runs that, disconnects, and exits with its code.
     """
     options = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
     said = options | {
@@ -104,6 +104,7 @@ def connect(
         "routing.device": device,
         "routing.mtu": mtu,
         "routing.offload": False if no_offload else None,
+        "dns.mode": "none" if no_dns else None,
     }
     said = {key: value for key, value in said.items() if value is not None}
     if manager is not None and options:
@@ -141,6 +142,9 @@ def connect(
         raise PrivilegeError(
             "only root may open a device and set routes", hint="run it with sudo"
         )
+    # Before names are looked up: this host's resolver may be one that was left behind.
+    for line in leftovers.undo():
+        click.echo(line, err=True)
 
     def renew() -> Document:
         return kubernetes.access(config, who).plain()

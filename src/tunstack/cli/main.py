@@ -25,6 +25,8 @@ _COMMANDS = (
     "manager",
     "demo",
     "config",
+    "dns",
+    "doctor",
 )
 
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import click
 
-from tunstack.cli import sessions
+from tunstack.cli import leftovers, sessions
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -25,5 +25,9 @@ def quit(name: str) -> None:
     Engine and helper live as long as their session, so with or without -u, -r and -s
     this ends both, and returns when device, routes and sockets are gone. When nothing
     is connected there is nothing to do, and that is no error.
+
+    As root it also undoes what sessions have left that were killed.
     """
     click.echo("disconnected" if sessions.end(name) else "not connected")
+    for line in leftovers.undo():
+        click.echo(line)

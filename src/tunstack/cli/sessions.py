@@ -55,6 +55,15 @@ def names() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
+def is_dead(name: str) -> bool:
+    """Whether all there is of a session is what a killed one has left."""
+    lock = _lock(paths.session_dir(name))
+    if lock is None:
+        return False
+    os.close(lock)
+    return True
+
+
 def end(name: str) -> bool:
     """End a session, and wait until nothing of it is left; false when there is none.
 

@@ -23,7 +23,7 @@ _INTERVAL = 1.0
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--watch", is_flag=True, help="Show it again each second until Ctrl-C.")
 def status(name: str, as_json: bool, watch: bool) -> None:
-    """Show what is connected, routed and carried.
+    """Show what is connected, routed, resolved and carried.
 
     Exit 0 when connected, 1 when not.
     """
@@ -85,7 +85,7 @@ def _lines(report: Document) -> Iterator[str]:
             f"  overlap      {overlap['network']} with {overlap['existing']} on"
             f" {overlap['interface']}: the more specific one holds"
         )
-    yield f"  names        {report['dns']['mode']}"
+    yield from _names(report["dns"])
     flows, traffic = report["flows"], report["traffic"]
     yield f"  flows        {', '.join(f'{count} {kind}' for kind, count in flows.items())}"
     yield (
@@ -96,6 +96,46 @@ def _lines(report: Document) -> Iterator[str]:
     if drops:
         yield f"  drops        {', '.join(drops)}"
     yield f"  log          {report['log']}"
+
+
+def _names(dns: Document) -> Iterator[str]:
+    yield f"  names        {how(dns)}"
+    if dns["mode"] == "none":
+        return
+    if dns["search"]:
+        yield f"  search       {', '.join(dns['search'])}"
+    if dns["skipped"]:
+        yield f"  skipped      {skipped(dns)}"
+    if dns["resolver"]["asked"]:
+        yield f"  cluster DNS  {health(dns['resolver'])}"
+
+
+def how(dns: Document) -> str:
+    """Say how a host's names are resolved."""
+    if dns["mode"] == "none":
+        # Without --no-dns there is an address all the same.
+        return "none" if dns["server"] is None else "none: no mode works here any more"
+    return f"{dns['mode']}, by {dns['by']}, at {dns['server']}"
+
+
+def skipped(dns: Document) -> str:
+    """Say which namespaces' short names are not the cluster's, and why."""
+    named = [f"{each['namespace']} ({each['reason']})" for each in dns["skipped"]]
+    return f"not the cluster's: {_some(named)}"
+
+
+def health(resolver: Document) -> str:
+    """Say how the cluster's resolver is."""
+    times = [
+        f", {name} {resolver[name] * 1000:.1f} ms"
+        for name in ("p50", "p99")
+        if resolver[name] is not None
+    ]
+    where = resolver["address"] or "an address that the manager does not tell"
+    return (
+        f"{where}{''.join(times)}, {resolver['failures']} of {resolver['asked']}"
+        " questions failed"
+    )
 
 
 def _some(names: list[str]) -> str:

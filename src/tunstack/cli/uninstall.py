@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from tunstack.cli import caller, kubernetes, sessions
+from tunstack.cli import caller, kubernetes, leftovers, sessions
 from tunstack.cli.progress import progress, timeout_option
 from tunstack.config import Config
 from tunstack.host import paths
@@ -19,7 +19,7 @@ from tunstack.host import paths
     "--everything",
     is_flag=True,
     help="Also users' grants, what is left of any install in any namespace, our"
-    " namespaces, and the sessions and logs on this host.",
+    " namespaces, and the sessions, their leftovers and logs on this host.",
 )
 @timeout_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -40,13 +40,16 @@ def uninstall(
     who = caller.find()
     config = kubernetes.load(said, who).config
     show = progress(as_json)
-    ended = _end_sessions(show) if everything else []
+    ended, undone = _end_sessions(show) if everything else ([], [])
     deleted = asyncio.run(_uninstall(config, who, everything, show, timeout))
     if as_json:
-        click.echo(json.dumps({"deleted": deleted, "sessions": ended}))
+        report = {"deleted": deleted, "sessions": ended, "undone": undone}
+        click.echo(json.dumps(report))
         return
     for name in ended:
         click.echo(f"disconnected {name}")
+    for line in undone:
+        click.echo(line)
     for name in deleted:
         click.echo(f"deleted {name}")
     if not deleted:
@@ -69,10 +72,13 @@ async def _uninstall(
         return await steps.uninstall(api, where, show, timeout=timeout)
 
 
-def _end_sessions(show: Callable[[str], None]) -> list[str]:
+def _end_sessions(show: Callable[[str], None]) -> tuple[list[str], list[str]]:
+    """Leave nothing on this host; gives the sessions there were, and what was undone."""
     names = sessions.names()
     for name in names:
         show(f"ending the session {name}")
         sessions.end(name)
     shutil.rmtree(paths.log_file("default").parent, ignore_errors=True)
-    return names
+    undone = leftovers.undo()
+    leftovers.forget()
+    return names, undone

@@ -1,0 +1,23 @@
+"""What helpers have done to this host that are no more: undone by who is root."""
+
+import os
+
+
+def undo() -> list[str]:
+    """Undo it, as root; says what was done, and what could not be, a line each."""
+    if os.geteuid() != 0:
+        return []
+    from tunstack.host import journal
+
+    return journal.replay(journal.DIRECTORY)
+
+
+def forget() -> None:
+    """Remove the journal's directory where nothing is in it any more."""
+    from tunstack.host import journal
+
+    for directory in (journal.DIRECTORY, journal.DIRECTORY.parent):
+        try:
+            directory.rmdir()
+        except OSError:
+            return
