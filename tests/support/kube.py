@@ -203,9 +203,12 @@ class Kube:
         assert done.returncode == 0, done.stderr
         return done
 
-    def connect(self, *words: str, **environment: str) -> dict[str, Any]:
-        """Connect; gives the status."""
-        done = self.tunstack("connect", "--no-dns", *words, **environment)
+    def connect(
+        self, *words: str, names: bool = False, **environment: str
+    ) -> dict[str, Any]:
+        """Connect, with the cluster's names or without; gives the status."""
+        words = words if names else ("--no-dns", *words)
+        done = self.tunstack("connect", *words, **environment)
         assert done.returncode == 0, done.stderr
         name = words[words.index("--name") + 1] if "--name" in words else "default"
         return self.status(name)

@@ -135,7 +135,7 @@ class Namespace:
         self.name = name
         self._logs = logs
         self._outside: list[int] = []
-        _run("ip", "netns", "add", name)
+        self._make()
         self._fd = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         self.ip("link set lo up")
         for key in ("ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"):
@@ -147,6 +147,9 @@ class Namespace:
         self.sysctl("ipv6/icmp/ratelimit", 0)
         self.sysctl("ipv4/ping_group_range", "0 2147483647")
         self.sysctl("ipv4/ip_local_port_range", "10000 65000")
+
+    def _make(self) -> None:
+        _run("ip", "netns", "add", self.name)
 
     def __enter__(self) -> Self:
         self._outside.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
@@ -165,6 +168,25 @@ class Namespace:
                 os.kill(pid, signal.SIGKILL)
         os.close(self._fd)
         _run("ip", "netns", "del", self.name)
+        shutil.rmtree(self._etc, ignore_errors=True)
+        with suppress(OSError):
+            self._etc.parent.rmdir()
+
+    @property
+    def _etc(self) -> Path:
+        return Path("/etc/netns", self.name)
+
+    @property
+    def resolv_conf(self) -> Path:
+        """What commands in it find at ``/etc/resolv.conf``, see :meth:`resolve_by`."""
+        return self._etc / "resolv.conf"
+
+    def resolve_by(self, *name_servers: str, more: str = "") -> None:
+        """Give it a resolv.conf of its own; commands that run already see that change."""
+        self._etc.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"nameserver {server}\n" for server in name_servers)
+        # In place: what is mounted on resolv.conf is the file, not its name.
+        self.resolv_conf.write_text(lines + more)
 
     def pids(self) -> list[int]:
         """The processes in it."""
@@ -196,7 +218,7 @@ class Namespace:
         env: dict[str, str] | None = None,
     ) -> subprocess.Popen[Any]:
         """Start a command in it; the log ``log`` gets what it says."""
-        with open(self._logs / log, "a") as file:
+        with self.log(log).open("a") as file:
             return subprocess.Popen(
                 self.inside(*command),
                 stdin=subprocess.DEVNULL,
@@ -205,6 +227,10 @@ class Namespace:
                 text=text,
                 env=env,
             )
+
+    def log(self, name: str) -> Path:
+        """Where the log ``name`` is."""
+        return self._logs / name
 
     @contextmanager
     def firewall(self, *rules: str, hook: str = "prerouting") -> Iterator[str]:
@@ -389,13 +415,17 @@ class Lab:
         manager: str = MANAGER,
         where: Namespace | None = None,
         name: str | None = None,
+        dns: bool = False,
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start ``connect --foreground`` in the client and wait until it works."""
+        """Start ``connect --foreground`` in the client and wait until it works.
+
+        Without ``dns`` names stay as they are.
+        """
         name = name or self.name
-        words = ("connect", "--foreground", "--no-dns", "--insecure", "--name", name)
+        words = ("connect", "--foreground", "--insecure", "--name", name)
         process = (where or self.client).start(
-            *tunstack(*words, "--manager", manager, *options),
+            *tunstack(*words, *_names(dns), "--manager", manager, *options),
             log=f"connect-{name}",
             env=self._environment(environment),
         )
@@ -412,10 +442,11 @@ class Lab:
         *options: str,
         manager: str = MANAGER,
         timeout: float = 30,
+        dns: bool = False,
         **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``connect``, which leaves its daemons running when it works."""
-        words = ("connect", "--no-dns", "--insecure", "--name", self.name)
+        words = ("connect", "--insecure", "--name", self.name, *_names(dns))
         return self.tunstack(
             *words, "--manager", manager, *options, timeout=timeout, **environment
         )
@@ -464,6 +495,10 @@ def tunstack(*words: str) -> list[str]:
     if script.exists():
         return [str(script), *words]
     return [sys.executable, "-m", "tunstack.cli.main", *words]
+
+
+def _names(dns: bool) -> tuple[str, ...]:
+    return () if dns else ("--no-dns",)
 
 
 def link(
@@ -516,7 +551,12 @@ def _await_line(process: subprocess.Popen[str], start: str) -> None:
 
 def _run(*command: str, timeout: float = 60) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout

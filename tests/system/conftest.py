@@ -1,17 +1,24 @@
 """Labs for tests against the outside: the command line, real kernels, real servers."""
 
+import os
 import resource
 import socket
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from tests.support import lab as labs
+from tests.support import name_server
 from tests.support.lab import V4, V6, Lab, Site
+from tests.support.resolved import ResolvedLab, Unavailable
 from tests.support.servers import ECHO_PORT
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+Made = TypeVar("Made", bound=Lab)
 
 _labs: list[Lab] = []
 
@@ -45,8 +52,8 @@ def _ready() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _made() -> Iterator[Lab]:
-    lab = Lab()
+def _made(make: Callable[[], Made] = Lab) -> Iterator[Made]:
+    lab = make()
     _labs.append(lab)
     try:
         lab.serve()
@@ -120,6 +127,32 @@ def tunnel(tunnel_only: None, lab: Lab) -> Lab:
 def bare(tunnel_only: None, _ready: None) -> Iterator[Lab]:
     """A lab of a module's own without manager and session."""
     yield from _made()
+
+
+@pytest.fixture(scope="module")
+def own_resolver() -> Iterator[None]:
+    """The lab's clients have a resolver of their own: the machine's is left alone."""
+    if reason := name_server.missing():
+        pytest.skip(reason)
+
+    def state() -> tuple[bytes, int, int]:
+        found = os.lstat(RESOLV_CONF)
+        return RESOLV_CONF.read_bytes(), found.st_ino, found.st_mtime_ns
+
+    before = state()
+    yield
+    assert state() == before
+
+
+@pytest.fixture(scope="module")
+def with_resolved(
+    tunnel_only: None, _ready: None, own_resolver: None
+) -> Iterator[ResolvedLab]:
+    """A lab like ``bare``, whose client has a systemd-resolved."""
+    try:
+        yield from _made(ResolvedLab)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(params=[V4, V6], ids=["ipv4", "ipv6"])
