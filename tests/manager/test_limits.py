@@ -1,3 +1,4 @@
+import gc
 import os
 import resource
 from contextlib import suppress
@@ -37,6 +38,7 @@ def use_up_files(open_files):
     hogs = []
 
     def use_up(left):
+        gc.collect()  # files of other tests must not be closed meanwhile
         open_files(max(map(int, os.listdir("/proc/self/fd"))) + left + 2)
         with suppress(OSError):
             while True:

@@ -541,7 +541,7 @@ async def test_questions_are_answered_in_any_order(start_manager, new_client, tm
         loop = asyncio.get_running_loop()
         asked = []
         for number in (1, 2):
-            question = struct.pack("!HHHHHH", number, 256, 0, 0, 0, 0)
+            question = struct.pack("!HHHHHHBHH", number, 256, 1, 0, 0, 0, 0, 1, 1)
             await client.say(dns_question=pb.DnsQuestion(id=number, message=question))
             ready = loop.create_future()
             loop.add_reader(server, lambda ready=ready: ready.done() or ready.set_result(1))
@@ -553,10 +553,11 @@ async def test_questions_are_answered_in_any_order(start_manager, new_client, tm
         assert (answer.id, answer.error) == (3, "2 questions are unanswered")
         for number in (2, 1):
             question, sender = asked[number - 1]
-            server.sendto(question[:2] + b"\x81\x80" + bytes(8), sender)
+            server.sendto(question[:2] + b"\x81\x80" + question[4:], sender)
             answer = await client.body("dns_answer")
             assert answer.id == number
-            assert answer.message == struct.pack("!H", number) + b"\x81\x80" + bytes(8)
+            assert answer.message == struct.pack("!H", number) + b"\x81\x80" + question[4:]
+            assert answer.server == "127.83.7.3"
 
 
 async def test_draining_waits_for_connections_and_takes_no_new_ones(
