@@ -21,9 +21,9 @@ from tunstack._version import HELPER_PROTOCOL, PRODUCT
 from tunstack.errors import ConfigError, HostError
 from tunstack.host.device import open_tun
 from tunstack.host.helper_client import Helper
-from tunstack.host.overriding import MARK
 from tunstack.host.protocol import MAX_SOCKETS
 from tunstack.host.resolver_state import ResolverState
+from tunstack.host.rewrites import MARK
 from tunstack.host.routes import RouteConflict, plan
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("namespace")]

@@ -16,7 +16,7 @@ from tests.host.namespaces import forked, inside, mount, unshared, with_mounts_o
 from tunstack.errors import HostError
 from tunstack.host.iptables import Chain, Iptables, network_namespace
 from tunstack.host.journal import Journal, replay
-from tunstack.host.overriding import plan
+from tunstack.host.rewrites import plan
 
 BEFORE = "nameserver 192.0.2.1\n# a comment of theirs, \udce9, longer than what we write\n"
 OURS = "nameserver 198.18.0.2\n"

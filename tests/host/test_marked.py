@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tunstack.host.marked import free_ports, open_marked
-from tunstack.host.overriding import MARK
+from tunstack.host.rewrites import MARK
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("namespace")]
 

@@ -24,7 +24,8 @@ from tests.host.namespaces import inside, unshared
 from tunstack.errors import HostError
 from tunstack.host.iptables import Chain, Iptables
 from tunstack.host.nftables import Nftables
-from tunstack.host.overriding import MARK, Overriding, Rewrite, plan
+from tunstack.host.overriding import Overriding
+from tunstack.host.rewrites import MARK, Rewrite, plan
 
 OURS, OURS6 = ip_address("198.18.0.2"), ip_address("fd74::2")
 THEIRS, THEIRS6 = ip_address("192.0.2.53"), ip_address("2001:db8::53")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tunstack.errors import HostError
-from tunstack.host.overriding import DNS, MARK, Rewrite
+from tunstack.host.rewrites import DNS, MARK, Rewrite
 
 _PROGRAMS = {4: "iptables", 6: "ip6tables"}
 

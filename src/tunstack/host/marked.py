@@ -1,6 +1,6 @@
 """Sockets whose questions are not overridden: those of our own server.
 
-They have :data:`~tunstack.host.overriding.MARK`, and a port that the kernel gives to nobody
+They have :data:`~tunstack.host.rewrites.MARK`, and a port that the kernel gives to nobody
 who does not ask for it. For conntrack remembers each conversation by its addresses and
 ports for a while, with what was done to it: a program whose question came from the port of
 a socket of ours would have it sent on as if it were ours, and the other way round.
@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 
 from tunstack.errors import HostError
-from tunstack.host.overriding import MARK
+from tunstack.host.rewrites import MARK
 
 _LOCAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 """The first and the last that the kernel gives (Documentation/networking/ip-sysctl)."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tunstack.errors import HostError
-from tunstack.host.overriding import DNS, MARK, Rewrite
+from tunstack.host.rewrites import DNS, MARK, Rewrite
 
 _TIMEOUT = 3.0
 """Seconds for the kernel's answer, which it gives before sendmsg(2) returns."""
