@@ -172,6 +172,25 @@ async def test_set_routes_is_the_whole_desired_state_and_idempotent(room):
     device.close()
 
 
+async def test_a_route_of_last_resort_counts_where_no_other_leads(room):
+    helper = client(room)
+    device = await opened(helper)
+    server, other = ip_network("192.0.2.53/32"), ip_network("192.0.2.54/32")
+    before = table()
+    await helper.set_routes(CLUSTER, [server])
+    assert asked("route", "get", "192.0.2.53")[0]["dev"] == "ts0"
+    assert table() - before == {(str(network), "ts0") for network in CLUSTER}
+    asked("link", "set", "lo", "up")
+    asked("route", "add", "192.0.2.0/24", "dev", "lo")
+    assert asked("route", "get", "192.0.2.53")[0]["dev"] == "lo"
+    await helper.set_routes(CLUSTER, [other])
+    (left,) = asked("-4", "route", "show", "table", "default")
+    assert (left["dst"], left["dev"]) == ("192.0.2.54", "ts0")
+    await helper.set_routes(CLUSTER)
+    assert asked("-4", "route", "show", "table", "default") == []
+    device.close()
+
+
 async def test_hundreds_of_routes_are_set(room):
     helper = client(room)
     device = await opened(helper)
@@ -260,6 +279,7 @@ async def test_a_device_outside_the_settings_limits_is_refused(room, arguments):
         b'{"id": 1, "verb": "format_disk"}',
         b'{"id": 1, "verb": "hello", "extra": 1}',
         b'{"id": 1, "verb": []}',
+        b'{"id": 1, "verb": "set_routes", "networks": ["10.0.0.0/8"], "last_resort": []}',
         b'{"id": 1, "verb": "set_routes", "networks": ["10.0.0.0/8"]}',
         b'{"id": 1, "verb": "open_device", "name": "ts0", "mtu": "x", "offload": true,'
         b' "txqueuelen": 500, "addresses": []}',

@@ -162,8 +162,8 @@ class Machine:
 
     # Questions
 
-    def receive(self, message: bytes, client: Any, now: float, *, tcp: bool) -> None:
-        """Take what a client sent.
+    def receive(self, message: bytes, client: Any, now: float, *, tcp: bool) -> bool:
+        """Take what a client sent; says whether there will be a :class:`Reply`.
 
         Args:
             message: octets that may be a DNS message.
@@ -177,7 +177,7 @@ class Machine:
             if question >= 0:
                 reply = msg.refuse_unread(message, question)
                 self._out.append(Reply(client, reply, None))
-            return
+            return question >= 0
         job = Job(client, question, tcp, now)
         self._jobs += 1
         if question.version:
@@ -191,6 +191,7 @@ class Machine:
             self._advance(job, now)
         else:
             self._decide(job, question.key, now)
+        return True
 
     def _decide(self, job: Job, key: bytes, now: float) -> None:
         decision = self._rules.decide(key)

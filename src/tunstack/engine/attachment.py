@@ -6,8 +6,7 @@ All of it lives as long as the descriptor of the device, so undoing it is closin
 import asyncio
 import logging
 import os
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 from typing import Self
 
@@ -62,8 +61,8 @@ class Attachment:
             local=[subnet[1] for subnet in own],
             own=self.servers,
         )
-        self._beside: frozenset[Network] = frozenset()
-        """Routed into the device though nothing is there."""
+        self._last_resort: tuple[Network, ...] = ()
+        """Routed into the device where nothing else leads there."""
         links.listeners.append(self)
 
     @classmethod
@@ -125,47 +124,24 @@ class Attachment:
         self._links.listeners.remove(self)
         self.bridge.close()
 
-    async def route_name_servers(self, servers: Sequence[str]) -> list[str]:
+    async def take_questions_to(self, servers: Iterable[routes.Address]) -> None:
         """See that questions to name servers leave this host, so that we may take them.
 
         Without a route there the kernel refuses to send, and nothing could be
-        redirected: so those get one into the device, where nobody answers but us.
-
-        Returns those that there is a way to.
+        redirected. So they get one of last resort, into the device: it counts only
+        where no other leads there, and then nobody answers but us.
 
         Raises:
             HostError: the kernel refused a route.
         """
-        existing = [
-            route
-            for route in await self._helper.routes()
-            if (route.interface, route.network in self._beside) != (self.device.name, True)
-        ]
-
-        def reached(server: str) -> bool:
-            host = ip_network(server.partition("%")[0])
-            if host not in self._beside and _leads_somewhere(server):
-                return True
-            return any(
-                host.version == route.network.version
-                and host.network_address in route.network
-                for route in existing
-            )
-
-        found = [server for server in servers if reached(server)]
-        beside = frozenset(ip_network(each) for each in servers if each not in found)
-        if beside != self._beside:
-            self._beside = beside
-            self.bridge.local.closed = frozenset(
-                flow_key.address(network.network_address) for network in beside
-            )
+        wanted = tuple(
+            ip_network(server)
+            for server in servers
+            if server.version == 4 and not server.is_loopback
+        )
+        if wanted != self._last_resort:
+            self._last_resort = wanted
             await self._route(self.plan)
-        return found
-
-    @property
-    def lost_name_servers(self) -> bool:
-        """Whether there are name servers that no route led to."""
-        return bool(self._beside)
 
     def keep_out(self, addresses: frozenset[routes.Address]) -> None:
         """Take note of further addresses that the tunnel itself needs."""
@@ -197,23 +173,17 @@ class Attachment:
             _log.error("the cluster has changed, the routes stay: %s", error)
 
     async def _route(self, plan: routes.Plan) -> None:
-        await self._helper.set_routes((*plan.proxied, *self._beside))
+        await self._helper.set_routes(plan.proxied, self._last_resort)
         self.plan = plan
+        self.bridge.local.closed = frozenset(
+            flow_key.address(network.network_address)
+            for network in self._last_resort
+            if not any(
+                network.version == other.version and network.overlaps(other)
+                for other in plan.proxied
+            )
+        )
         _log.info("routing %s", ", ".join(map(str, plan.proxied)) or "nothing")
-
-
-def _leads_somewhere(server: str) -> bool:
-    """Whether the kernel has a route to an address."""
-    host, _, zone = server.partition("%")
-    if zone:
-        return True  # on a link
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 53))
-        except OSError:
-            return False
-    return True
 
 
 def plausible(links: Links) -> list[Network]:

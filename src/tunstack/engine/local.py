@@ -20,7 +20,7 @@ CREDIT = 65_536
 """Octets of questions that a connection may send ahead."""
 
 IDLE = 10.0
-"""Seconds without a question after which a connection is closed (RFC 7766, 6.2.3)."""
+"""Seconds after which a connection is closed where no answer is due (RFC 7766, 6.2.3)."""
 
 MOST_CONNECTIONS = 64
 
@@ -52,9 +52,8 @@ class Local:
 
     def datagram(self, key: bytes, payload: bytes) -> None:
         """Take a datagram."""
-        if flow_key.destination(key) in self.closed:
-            self.stack.unreachable(key, Refusal.HOST_UNREACHABLE)
-        elif self.server is None or flow_key.ports(key)[1] != PORT:
+        closed = flow_key.destination(key) in self.closed
+        if closed or self.server is None or flow_key.ports(key)[1] != PORT:
             self.stack.unreachable(key, Refusal.REFUSED)
         else:
             self.server.receive(payload, _Datagram(self.stack, key), tcp=False)
@@ -123,7 +122,8 @@ class LocalConnection:
                 if server is None or self._finished or self._waiting > MOST_ANSWERS:
                     self._abort()
                     return
-                server.receive(message, self, tcp=True)
+                if not server.receive(message, self, tcp=True):
+                    self._waiting -= 1
         self._wait()
 
     def consumed(self, _flow: object, octets: int) -> None:
@@ -152,6 +152,7 @@ class LocalConnection:
             self._abort()
             return
         self._local.stack.send(self._connection, memoryview(Framing.frame(message)))
+        self._wait()
         if self._host_finished and not self._waiting:
             self._finish()
 
@@ -175,7 +176,10 @@ class LocalConnection:
             self._wait()
 
     def _expire(self) -> None:
-        if self._finished or self._waiting:
+        if self._waiting:
+            self._wait()  # who waits for an answer is not idle
+            return
+        if self._finished:
             self._abort()
         else:
             self._finish()

@@ -4,6 +4,7 @@ Questions to 127.0.0.53 cannot be sent into a device; the kernel redirects them 
 """
 
 import asyncio
+import errno
 import socket
 
 from tunstack.engine.framing import MOST_ANSWERS, MOST_UNREAD, Framing
@@ -11,7 +12,7 @@ from tunstack.engine.nameserver import NameServer
 from tunstack.errors import HostError
 
 IDLE = 10.0
-"""Seconds without a question after which a connection is closed (RFC 7766, 6.2.3)."""
+"""Seconds after which a connection is closed where no answer is due (RFC 7766, 6.2.3)."""
 
 MOST_CONNECTIONS = 64
 
@@ -48,8 +49,8 @@ class Loopback:
                         transport, _ = await loop.create_datagram_endpoint(
                             lambda: _Datagrams(server), (address, port), family=family
                         )
-                    except OSError:
-                        if family == socket.AF_INET6:
+                    except OSError as exc:
+                        if family == socket.AF_INET6 and exc.errno != errno.EADDRINUSE:
                             break  # IPv6 is switched off
                         raise
                     made._udp.append(transport)
@@ -98,7 +99,8 @@ class _Datagram:
 
     def reply(self, message: bytes) -> None:
         """Send it."""
-        self._transport.sendto(message, self._address)  # type: ignore[attr-defined]
+        if not self._transport.is_closing():
+            self._transport.sendto(message, self._address)  # type: ignore[attr-defined]
 
 
 class _Connection(asyncio.Protocol):
@@ -113,7 +115,7 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(IDLE, self._transport.close)
+        self._timer = self._loop.call_later(IDLE, self._expire)
         self._others.add(self)
         if len(self._others) > MOST_CONNECTIONS:
             self.abort()
@@ -123,14 +125,14 @@ class _Connection(asyncio.Protocol):
         self._others.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_later(IDLE, self._transport.close)
+        self._wait()
         for message in self._framing.take(data):
             self._waiting += 1
             if self._waiting > MOST_ANSWERS:
                 self.abort()
                 return
-            self._server.receive(message, self, tcp=True)
+            if not self._server.receive(message, self, tcp=True):
+                self._waiting -= 1
 
     def eof_received(self) -> bool:
         self._finished = True
@@ -141,6 +143,7 @@ class _Connection(asyncio.Protocol):
         self._waiting -= 1
         if self._transport.is_closing():
             return
+        self._wait()
         self._transport.write(Framing.frame(message))
         if self._transport.get_write_buffer_size() > MOST_UNREAD:
             self.abort()
@@ -150,3 +153,15 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Reset it."""
         self._transport.abort()
+
+    def _wait(self) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(IDLE, self._expire)
+
+    def _expire(self) -> None:
+        if self._waiting:
+            self._wait()  # who waits for an answer is not idle
+        elif self._transport.get_write_buffer_size():
+            self.abort()  # closing it would wait until the rest is read
+        else:
+            self._transport.close()

@@ -122,14 +122,19 @@ class NameServer:
         self._logs: set[asyncio.Event] = set()
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._backlog: deque[Ask] = deque()
+        self._backlog: deque[tuple[Ask, float]] = deque()
+        """Each with the time by which nobody waits for it any more."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
 
-    def receive(self, message: bytes, client: Client, *, tcp: bool) -> None:
-        """Take what somebody sent. What is known is answered before this returns."""
-        self.machine.receive(message, client, monotonic(), tcp=tcp)
+    def receive(self, message: bytes, client: Client, *, tcp: bool) -> bool:
+        """Take what somebody sent. What is known is answered before this returns.
+
+        Returns whether it has an answer, now or later: what is no question has none.
+        """
+        answered = self.machine.receive(message, client, monotonic(), tcp=tcp)
         self._carry_out()
+        return answered
 
     async def query(self, name: str, kind: int) -> dict[str, Any]:
         """Ask a question of our own, and say how it was answered.
@@ -199,7 +204,8 @@ class NameServer:
                 if len(self._tasks) < MOST_ASKED:
                     self._start(action)
                 else:
-                    self._backlog.append(action)
+                    timeout = self._timeout if action.to == CLUSTER else HOST_TIMEOUT
+                    self._backlog.append((action, monotonic() + timeout))
                 continue
             client, reply, job = action
             if job is not None and self.observers:
@@ -219,8 +225,10 @@ class NameServer:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._backlog:
-            self._start(self._backlog.popleft())
+        while self._backlog and len(self._tasks) < MOST_ASKED:
+            ask, until = self._backlog.popleft()
+            if monotonic() < until:
+                self._start(ask)
 
     async def _ask(self, ask: Ask) -> None:
         machine, health = self.machine, self.health

@@ -96,8 +96,6 @@ class Resolution:
         self._namespace = namespace
         self._host: list[str] = []
         """The host's own name servers."""
-        self._reached: list[str] = []
-        """Those of resolv.conf that there was a way to."""
         self._sockets = _MarkedSockets(helper)
         self._rules = self._make_rules()
         self._told: ResolverState | None = None
@@ -221,13 +219,11 @@ class Resolution:
         if mode == "resolved" and not UPLINKS.exists():
             raise HostError("systemd-resolved does not run here")
         given = self._config.dns.local_ip
-        if mode == "overriding":
-            self._reached = await self._attachment.route_name_servers(name_servers)
-            self._host = self._reached if given is None else [given]
-            if any(ip_address(each.partition("%")[0]).is_loopback for each in name_servers):
-                self._loopback = self._loopback or await Loopback.start(self.server)
-        else:
-            self._host = name_servers if given is None else [given]
+        taken = _addresses(name_servers) if mode == "overriding" else ()
+        await self._attachment.take_questions_to(taken)
+        if any(each.is_loopback for each in taken):
+            self._loopback = self._loopback or await Loopback.start(self.server)
+        self._host = name_servers if given is None else [given]
         self.server.machine.has_host = bool(self._host)
         self.mode = mode
         state = self._state(mode, name_servers)
@@ -259,9 +255,7 @@ class Resolution:
             servers=tuple(self._attachment.servers),
             domains=self._domains() if mode == "resolved" else (),
             search=tuple(self._rules.search),
-            name_servers=tuple(ip_address(each.partition("%")[0]) for each in name_servers)
-            if mode == "overriding"
-            else (),
+            name_servers=_addresses(name_servers) if mode == "overriding" else (),
             port=self._loopback.port if mode == "overriding" and self._loopback else None,
         )
 
@@ -309,23 +303,11 @@ class Resolution:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH)
-            lost = self._attachment.lost_name_servers
-            if _fingerprint() == self._seen and not (lost and await self._found_again()):
+            if _fingerprint() == self._seen:
                 continue
             _log.info("the host's resolver has changed")
             async with self._changing:
                 await self._follow_host()
-
-    async def _found_again(self) -> bool:
-        """Whether there is a way again to name servers that there was none to."""
-        async with self._changing:
-            servers = self._read_name_servers(self.mode)
-            try:
-                reached = await self._attachment.route_name_servers(servers)
-            except HostError as error:
-                _log.warning("%s", error)
-                return False
-            return reached != self._reached
 
     async def _follow_host(self) -> None:
         wanted = self._config.dns.mode
@@ -359,6 +341,10 @@ class Resolution:
                 server=self._attachment.servers[0],
             )
         )
+
+
+def _addresses(servers: Sequence[str]) -> tuple[Address, ...]:
+    return tuple(ip_address(each.partition("%")[0]) for each in servers)
 
 
 def no_names() -> dict[str, Any]:

@@ -25,7 +25,8 @@ verb            arguments                                     answer
 hello                                                         version, protocol, pid
 routes                                                        network, interface each
 open_device     name, mtu, offload, txqueuelen, addresses     vnet; the descriptor
-set_routes      networks: all that shall be routed            null
+set_routes      networks, last_resort: all that shall be      null
+                routed
 set_resolver    mode, servers, domains, search, name_servers  by: who does it, or null
                 and port: all that is wanted of the resolver
 open_sockets    family (4, 6), kind (udp, tcp), count         null; the descriptors,
@@ -174,10 +175,12 @@ class Helper:
         self._device = name
         return {"vnet": vnet}, [fd]
 
-    def _set_routes(self, networks: list[str]) -> Answer:
+    def _set_routes(self, networks: list[str], last_resort: list[str]) -> Answer:
         if self._device is None:
             raise HostError("this session has no device to route to")
-        routes_linux.set_routes(self._device, map(ip_network, networks))
+        routes_linux.set_routes(
+            self._device, map(ip_network, networks), map(ip_network, last_resort)
+        )
         return None, []
 
     def _set_resolver(self, **arguments: Any) -> Answer:

@@ -92,13 +92,23 @@ class Helper:
         (fd,) = descriptors
         return Device(fd, name=name, mtu=mtu, vnet=result["vnet"])
 
-    async def set_routes(self, networks: Iterable[Network]) -> None:
+    async def set_routes(
+        self, networks: Iterable[Network], last_resort: Iterable[Network] = ()
+    ) -> None:
         """Route exactly these networks into the device.
+
+        Args:
+            networks: whose packets shall go there.
+            last_resort: those that shall when no other route leads to them.
 
         Raises:
             HostError: the kernel refused one.
         """
-        await self._ask("set_routes", networks=[str(network) for network in networks])
+        await self._ask(
+            "set_routes",
+            networks=[str(network) for network in networks],
+            last_resort=[str(network) for network in last_resort],
+        )
 
     async def set_resolver(self, state: ResolverState) -> str | None:
         """Make the host's resolver what is wanted.

@@ -12,7 +12,7 @@ from tunstack.config import Network
 from tunstack.errors import HostError
 from tunstack.host.routes import Route
 
-_MAIN = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
+_MAIN, _DEFAULT_TABLE = 254, 253  # linux/rtnetlink.h: RT_TABLE_MAIN, RT_TABLE_DEFAULT
 _UNICAST = 1  # RTN_UNICAST
 _MODE_NONE = 1  # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
@@ -98,11 +98,19 @@ def _no_link_local(netlink: IPRoute, index: int) -> None:
         return  # IPv6 is switched off
 
 
-def set_routes(device: str, networks: Iterable[Network]) -> None:
+def set_routes(
+    device: str, networks: Iterable[Network], last_resort: Iterable[Network] = ()
+) -> None:
     """Route exactly these networks into a device, and no others. Idempotent.
 
     The networks of the device's own addresses stay: the kernel made those routes. An IP
     version that the device has no address of is switched off here, and left out.
+
+    Args:
+        device: its name.
+        networks: whose packets shall go there.
+        last_resort: those that shall when no other route leads to them: in the table
+            that the kernel looks at last, which it does for IPv4 only (ip-rule(8)).
 
     Raises:
         HostError: the kernel refused one; those before it are set.
@@ -114,35 +122,37 @@ def set_routes(device: str, networks: Iterable[Network]) -> None:
             for message in netlink.get_addr(index=index)
         }
         keep = {address.network for address in own}
-        present = {
-            _network(message, family)
-            for family in _DEFAULT
-            for message in netlink.get_routes(family=family, table=_MAIN, oif=index)
-        } - keep
         source = {
             address.version: str(address.ip) for address in own if not address.is_link_local
         }
-        wanted = {network for network in networks if network.version in source}
-        for network in sorted(wanted - present, key=str):
-            try:
-                netlink.route(
-                    "add",
-                    dst=str(network),
-                    oif=index,
-                    table=_MAIN,
-                    **({"prefsrc": source[4]} if network.version == 4 else {}),
-                )
-            except NetlinkError as exc:
-                raise HostError(
-                    f"{network} cannot be routed to {device}: {exc.args[-1]}"
-                ) from exc
-        for network in present - wanted:
-            try:
-                netlink.route("del", dst=str(network), oif=index, table=_MAIN)
-            except NetlinkError as exc:
-                raise HostError(
-                    f"{network} stays routed to {device}: {exc.args[-1]}"
-                ) from exc
+        for table, wanted in ((_MAIN, networks), (_DEFAULT_TABLE, last_resort)):
+            present = {
+                _network(message, family)
+                for family in _DEFAULT
+                for message in netlink.get_routes(family=family, table=table, oif=index)
+            } - keep
+            usable = {network for network in wanted if network.version in source}
+            for network in sorted(usable - present, key=str):
+                prefsrc = {"prefsrc": source[4]} if network.version == 4 else {}
+                _change(netlink, "add", network, device, index, table, **prefsrc)
+            for network in present - usable:
+                _change(netlink, "del", network, device, index, table)
+
+
+def _change(
+    netlink: IPRoute,
+    command: str,
+    network: Network,
+    device: str,
+    index: int,
+    table: int,
+    **more: str,
+) -> None:
+    try:
+        netlink.route(command, dst=str(network), oif=index, table=table, **more)
+    except NetlinkError as exc:
+        what = "cannot be routed" if command == "add" else "stays routed"
+        raise HostError(f"{network} {what} to {device}: {exc.args[-1]}") from exc
 
 
 def _index(netlink: IPRoute, device: str) -> int:
