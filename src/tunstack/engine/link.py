@@ -256,19 +256,23 @@ class Link:
                 timeout=int(timeout * 900),
             )
         )
-        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answered] = loop.create_future()
         self._questions[number] = question, answer
         if self.state == "connected":
             assert self._stream is not None
             self._stream.say(question)
+
+        def give_up() -> None:
+            if not answer.done():
+                why = f"the manager did not answer within {timeout:g} s"
+                answer.set_exception(ResolverError(f"{why} (dns.lookup_timeout)"))
+
+        timer = loop.call_later(timeout, give_up)
         try:
-            async with asyncio.timeout(timeout):
-                return await answer
-        except TimeoutError:
-            raise ResolverError(
-                f"the manager did not answer within {timeout:g} s (dns.lookup_timeout)"
-            ) from None
+            return await answer
         finally:
+            timer.cancel()
             del self._questions[number]
 
     async def close(self) -> None:

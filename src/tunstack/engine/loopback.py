@@ -4,7 +4,6 @@ Questions to 127.0.0.53 cannot be sent into a device; the kernel redirects them 
 """
 
 import asyncio
-import errno
 import socket
 
 from tunstack.engine.framing import MOST_ANSWERS, MOST_UNREAD, Framing
@@ -38,21 +37,17 @@ class Loopback:
             HostError: there is none.
         """
         loop = asyncio.get_running_loop()
+        here = [each for each in _ADDRESSES.items() if _is_here(*each)]
         for _ in range(_TRIES):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
                 probe.bind((_ADDRESSES[socket.AF_INET], 0))
                 port = probe.getsockname()[1]
             made = cls(server, port)
             try:
-                for family, address in _ADDRESSES.items():
-                    try:
-                        transport, _ = await loop.create_datagram_endpoint(
-                            lambda: _Datagrams(server), (address, port), family=family
-                        )
-                    except OSError as exc:
-                        if family == socket.AF_INET6 and exc.errno != errno.EADDRINUSE:
-                            break  # IPv6 is switched off
-                        raise
+                for family, address in here:
+                    transport, _ = await loop.create_datagram_endpoint(
+                        lambda: _Datagrams(server), (address, port), family=family
+                    )
                     made._udp.append(transport)
                     made._tcp.append(
                         await loop.create_server(
@@ -75,6 +70,16 @@ class Loopback:
             server.close()
         for connection in tuple(self._connections):
             connection.abort()
+
+
+def _is_here(family: int, address: str) -> bool:
+    """Whether this host has an address: IPv6 may be switched off."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -126,6 +126,7 @@ class NameServer:
         """Each with the time by which nobody waits for it any more."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        self._flushing = False
 
     def receive(self, message: bytes, client: Client, *, tcp: bool) -> bool:
         """Take what somebody sent. What is known is answered before this returns.
@@ -247,7 +248,18 @@ class NameServer:
         else:
             machine.answered(ask.number, answered.message, monotonic(), answered.server)
         self._carry_out()
-        self._flush()
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """Have the answers of this turn of the loop written together."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = False
+        if not self._closed:
+            self._flush()
 
     def _arm(self) -> None:
         deadline = self.machine.deadline()
@@ -262,7 +274,7 @@ class NameServer:
         self._timer, self._timer_at = None, math.inf
         self.machine.expire(monotonic())
         self._carry_out()
-        self._flush()
+        self._flush_soon()
 
     def _report(self, job: Job, reply: bytes) -> dict[str, Any]:
         """Say how a question was answered: for `tunstack dns query` and `dns log`."""
