@@ -149,7 +149,7 @@ class Namespace:
         self.sysctl("ipv4/ip_local_port_range", "10000 65000")
 
     def _make(self) -> None:
-        _run("ip", "netns", "add", self.name)
+        run("ip", "netns", "add", self.name)
 
     def __enter__(self) -> Self:
         self._outside.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
@@ -167,7 +167,7 @@ class Namespace:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         os.close(self._fd)
-        _run("ip", "netns", "del", self.name)
+        run("ip", "netns", "del", self.name)
         shutil.rmtree(self._etc, ignore_errors=True)
         with suppress(OSError):
             self._etc.parent.rmdir()
@@ -190,11 +190,11 @@ class Namespace:
 
     def pids(self) -> list[int]:
         """The processes in it."""
-        return [int(pid) for pid in _run("ip", "netns", "pids", self.name).split()]
+        return [int(pid) for pid in run("ip", "netns", "pids", self.name).split()]
 
     def ip(self, command: str) -> str:
         """Run ``ip`` in it; the words of ``command`` hold no spaces."""
-        return _run("ip", "-n", self.name, *command.split())
+        return run("ip", "-n", self.name, *command.split())
 
     def sysctl(self, key: str, value: object) -> None:
         """Set ``net/KEY``."""
@@ -207,7 +207,7 @@ class Namespace:
 
     def run(self, *command: str, timeout: float = 60) -> str:
         """Run a command in it that must succeed; gives its standard output."""
-        return _run(*self.inside(*command), timeout=timeout)
+        return run(*self.inside(*command), timeout=timeout)
 
     def start(
         self,
@@ -507,7 +507,7 @@ def link(
 ) -> None:  # fmt: skip
     """Join two namespaces; addresses are separated by spaces, /24 and /64."""
     peer = f"peer name {other_device} netns {other.name}"
-    _run("ip", *f"link add {device} netns {one.name} type veth {peer}".split())
+    run("ip", *f"link add {device} netns {one.name} type veth {peer}".split())
     for end, name, hosts in (
         (one, device, addresses),
         (other, other_device, other_addresses),
@@ -549,7 +549,8 @@ def _await_line(process: subprocess.Popen[str], start: str) -> None:
     assert line.startswith(start), f"{process.args!r} said {line!r}"
 
 
-def _run(*command: str, timeout: float = 60) -> str:
+def run(*command: str, timeout: float = 60) -> str:
+    """Run a command that must succeed; gives its standard output."""
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,

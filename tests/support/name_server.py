@@ -16,9 +16,12 @@ from tests.support.questions import query
 
 PORT = 53
 
+TTL = 60
+"""Seconds."""
+
 TOOLS = ("dnsmasq", "dig", "getent", "musl-gcc")
 
-_ASKED = re.compile(r"query\[(\S+)\] (\S+) from ")
+_ASKED = re.compile(r"query\[\S+\] (\S+) from ")
 
 
 def missing() -> str | None:
@@ -33,8 +36,8 @@ class NameServer:
         where: it runs.
         name: of its log.
         addresses: it answers at.
-        records: options of dnsmasq.
-        ttl: seconds that its answers and denials may be kept, where no record says else.
+        records: options of dnsmasq. Answers may be kept for :data:`TTL` where no record
+            says else.
     """
 
     def __init__(
@@ -43,18 +46,16 @@ class NameServer:
         name: str,
         addresses: Sequence[str],
         records: Sequence[str],
-        *,
-        ttl: int = 60,
     ) -> None:
         self.addresses = list(addresses)
         self._where = where
         self._name = name
         self._log = where.log(name)
+        self._forgotten = 0
         self._command = [
             "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=",
             "--user=root", "--no-resolv", "--no-hosts", "--bind-interfaces",
-            "--log-queries", "--log-facility=-", f"--local-ttl={ttl}", f"--neg-ttl={ttl}",
-            "--auth-ttl=0", "--cache-size=0", "--domain-needed", "--local=//",
+            "--log-queries", "--log-facility=-", f"--local-ttl={TTL}", "--local=//",
             *(f"--listen-address={address}" for address in addresses),
             *records,
         ]  # fmt: skip
@@ -80,14 +81,14 @@ class NameServer:
         self.process.kill()
         self.process.wait()
 
-    def asked(self) -> list[tuple[str, str]]:
-        """Give the questions so far: names as they were written, and types."""
-        found = _ASKED.findall(self._log.read_text(errors="replace"))
-        return [(name, kind) for kind, name in found]
-
     def names(self) -> set[str]:
-        """Give the names that it was asked for so far, in small letters."""
-        return {name.lower() for name, _ in self.asked()}
+        """Give the names that it was asked for, in small letters."""
+        said = self._log.read_bytes()[self._forgotten :].decode(errors="replace")
+        return set(_ASKED.findall(said.lower()))
+
+    def forget(self) -> None:
+        """Forget what it was asked for until now."""
+        self._forgotten = self._log.stat().st_size
 
 
 def exchange(
@@ -160,7 +161,9 @@ def ask_at_once(
 def addresses(message: dns.message.Message) -> list[str]:
     """Give the addresses in an answer."""
     kinds = (dns.rdatatype.A, dns.rdatatype.AAAA)
-    return [str(rdata) for rrset in message.answer if rrset.rdtype in kinds for rdata in rrset]
+    return [
+        str(rdata) for rrset in message.answer if rrset.rdtype in kinds for rdata in rrset
+    ]
 
 
 def records(message: dns.message.Message) -> list[tuple[str, int, bytes]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
-from tests.support.lab import MANAGER, V4, V6, Lab, Namespace, _run
+from tests.support.lab import MANAGER, V4, V6, Lab, Namespace, run
 from tests.support.name_server import NameServer, written
 
 NAMESPACES = ("default", "rs", "lan")
@@ -46,7 +46,7 @@ _CLUSTER = (
     f"--host-record=brief.default.svc.{DOMAIN},10.98.2.20,1",
     f"--host-record=later.default.svc.{DOMAIN},10.98.2.21",
     f"--host-record=echo.rs.svc.{DOMAIN},10.98.2.22",
-    f"--host-record=echo.new.svc.{DOMAIN},10.98.2.23",
+    f"--host-record=echo.team-a.svc.{DOMAIN},10.98.2.23",
     f"--cname=alias.default.svc.{DOMAIN},echo.default.svc.{DOMAIN}",
     f"--srv-host=_http._tcp.echo.default.svc.{DOMAIN},echo.default.svc.{DOMAIN},8080,10,5",
     f"--mx-host=echo.default.svc.{DOMAIN},echo.default.svc.{DOMAIN},10",
@@ -80,7 +80,9 @@ class Names:
         self.cluster = NameServer(
             lab.server, "cluster-dns", (V4.server, V6.server), (*_CLUSTER, many)
         )
-        self.host = NameServer(lab.gateway, "host-dns", (V4.gateway, V6.gateway), HOST_RECORDS)
+        self.host = NameServer(
+            lab.gateway, "host-dns", (V4.gateway, V6.gateway), HOST_RECORDS
+        )
         self._resolv_conf = lab.directory / "cluster-resolv.conf"
         self._resolv_conf.write_text(f"nameserver {V4.server}\n")
         lab.client.resolve_by(V4.gateway, V6.gateway)
@@ -133,7 +135,7 @@ def musl_program(directory: Path) -> Path:
     source, program = directory / "resolve.c", directory / "resolve"
     if not program.exists():
         source.write_text(_MUSL)
-        _run("musl-gcc", "-static", "-o", str(program), str(source))
+        run("musl-gcc", "-static", "-o", str(program), str(source))
     return program
 
 

@@ -9,7 +9,7 @@ import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.lab import Lab, Namespace, _run, wait_until
+from tests.support.lab import Lab, Namespace, run, wait_until
 
 LABS = Path(os.environ.get("LABS", Path(__file__).parents[3] / "shared/labs"))
 
@@ -50,7 +50,7 @@ class Resolved(Namespace):
             raise AssertionError(self.log("with-resolved").read_text())
         self.pid = int(line)
         """Of a process in the namespaces."""
-        _run("ip", "netns", "attach", self.name, str(self.pid))
+        run("ip", "netns", "attach", self.name, str(self.pid))
 
     def close(self) -> None:
         """End every process in the namespace and remove it."""
@@ -79,8 +79,8 @@ class Resolved(Namespace):
         return self.run("resolvectl", *words)
 
     def resolver_state(self) -> str:
-        """What resolved knows of every link."""
-        verbs = ("dns", "domain", "default-route", "dnssec", "dnsovertls", "llmnr", "mdns")
+        """What resolved has been told of every link, as text."""
+        verbs = ("dns", "domain", "default-route")
         return "\n".join(self.resolvectl(verb) for verb in verbs)
 
     def restart(self) -> None:
@@ -94,8 +94,13 @@ class Resolved(Namespace):
         wait_until(self._is_there, 10, "resolved is there")
 
     def _is_there(self) -> bool:
-        asked = self.inside("resolvectl", "--no-pager", "dns")
-        return subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+        done = subprocess.run(
+            self.inside("resolvectl", "dns"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+        )
+        return done.returncode == 0
 
 
 class Beside(Namespace):
