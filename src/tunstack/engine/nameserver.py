@@ -11,12 +11,13 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
 from tunstack.config import DnsConfig
 from tunstack.dns import message as msg
-from tunstack.dns.machine import CLUSTER, HOST_TIMEOUT, Ask, Job, Machine, rcode_name
+from tunstack.dns.machine import CLUSTER, HOST, HOST_TIMEOUT, Ask, Job, Machine, rcode_name
 from tunstack.dns.rules import Rules
 from tunstack.engine.link import ResolverError
 from tunstack.engine.links import Links
@@ -90,6 +91,20 @@ def _percentile(values: list[float], part: float) -> float | None:
     return values[min(int(len(values) * part), len(values) - 1)] if values else None
 
 
+class _Side:
+    """What is asked of one side: the silence of one must not hold up the other.
+
+    Args:
+        timeout: seconds after which nobody waits for an answer.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.backlog: deque[tuple[Ask, float]] = deque()
+        """Each with the time by which nobody waits for it any more."""
+
+
 class NameServer:
     """Answers questions for names.
 
@@ -121,9 +136,7 @@ class NameServer:
         """Each is told of every question that was answered."""
         self._logs: set[asyncio.Event] = set()
         self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._backlog: deque[tuple[Ask, float]] = deque()
-        """Each with the time by which nobody waits for it any more."""
+        self._sides = {CLUSTER: _Side(config.lookup_timeout), HOST: _Side(HOST_TIMEOUT)}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._flushing = False
@@ -193,20 +206,21 @@ class NameServer:
             arrived.set()
         if self._timer is not None:
             self._timer.cancel()
-        self._backlog.clear()
-        for task in self._tasks:
-            task.cancel()
+        for side in self._sides.values():
+            side.backlog.clear()
+            for task in side.tasks:
+                task.cancel()
 
     # What the machine wants
 
     def _carry_out(self) -> None:
         for action in self.machine.take():
             if isinstance(action, Ask):
-                if len(self._tasks) < MOST_ASKED:
-                    self._start(action)
+                side = self._sides[action.to]
+                if len(side.tasks) < MOST_ASKED:
+                    self._start(side, action)
                 else:
-                    timeout = self._timeout if action.to == CLUSTER else HOST_TIMEOUT
-                    self._backlog.append((action, monotonic() + timeout))
+                    side.backlog.append((action, monotonic() + side.timeout))
                 continue
             client, reply, job = action
             if job is not None and self.observers:
@@ -219,17 +233,17 @@ class NameServer:
                 client.reply(reply)
         self._arm()
 
-    def _start(self, ask: Ask) -> None:
+    def _start(self, side: "_Side", ask: Ask) -> None:
         task = self._loop.create_task(self._ask(ask))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        side.tasks.add(task)
+        task.add_done_callback(partial(self._ended, side))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        while self._backlog and len(self._tasks) < MOST_ASKED:
-            ask, until = self._backlog.popleft()
+    def _ended(self, side: "_Side", task: asyncio.Task[None]) -> None:
+        side.tasks.discard(task)
+        while side.backlog and len(side.tasks) < MOST_ASKED:
+            ask, until = side.backlog.popleft()
             if monotonic() < until:
-                self._start(ask)
+                self._start(side, ask)
 
     async def _ask(self, ask: Ask) -> None:
         machine, health = self.machine, self.health

@@ -22,6 +22,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -176,7 +177,7 @@ class Resolution:
         """Follow the namespaces."""
         self._rules = self._make_rules()
         self.server.machine.follow(self._rules)
-        if self.mode == "resolved":
+        if _by_domain(self.mode):
             if self._update is not None:
                 self._update.cancel()
             self._update = asyncio.ensure_future(self._apply_again())
@@ -253,7 +254,7 @@ class Resolution:
         return ResolverState(
             mode=mode,
             servers=tuple(self._attachment.servers),
-            domains=self._domains() if mode == "resolved" else (),
+            domains=self._domains() if _by_domain(mode) else (),
             search=tuple(self._rules.search),
             name_servers=_addresses(name_servers) if mode == "overriding" else (),
             port=self._loopback.port if mode == "overriding" and self._loopback else None,
@@ -269,7 +270,7 @@ class Resolution:
         """Have the host follow what the cluster is now."""
         async with self._changing:
             state = self._state(self.mode, [])
-            if self.mode != "resolved" or state == self._told:
+            if not _by_domain(self.mode) or state == self._told:
                 return
             try:
                 await self._helper.set_resolver(state)
@@ -341,6 +342,11 @@ class Resolution:
                 server=self._attachment.servers[0],
             )
         )
+
+
+def _by_domain(mode: str) -> bool:
+    """Whether a mode has us asked for our domains only."""
+    return mode == "resolved" or (mode == "files" and sys.platform == "darwin")
 
 
 def _addresses(servers: Sequence[str]) -> tuple[Address, ...]:

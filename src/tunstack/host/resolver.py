@@ -9,12 +9,14 @@ mode        what asks us                             undone by
 resolved    systemd-resolved, for ``domains``        the end of the device
 overriding  whatever asks one of ``name_servers``    the end of the helper (nftables),
                                                      or the journal (iptables)
-files       whatever reads ``/etc/resolv.conf``      the journal
+files       whatever reads ``/etc/resolv.conf``; on  the journal
+            macOS ``/etc/resolver``, for ``domains``
 none        nothing
 ==========  =======================================  =================================
 """
 
 import logging
+import sys
 
 from tunstack.errors import HostError
 from tunstack.host import journal, resolved, resolver_files
@@ -71,6 +73,11 @@ class Resolver:
                 if self._overriding is None:
                     self._overriding = Overriding(device, self._journal.record)
                 return self._overriding.set(state.servers, state.name_servers, state.port)
+            case "files" if sys.platform == "darwin":
+                files = resolver_files.macos_files(servers, state.domains, state.search)
+                for name in resolver_files.set_macos_files(files, self._journal):
+                    _log.warning("somebody else has a file for %s", name)
+                return str(resolver_files.MACOS_DIRECTORY)
             case "files":
                 resolver_files.set_resolv_conf(
                     servers, state.search, self._session, self._journal
