@@ -887,6 +887,12 @@ def test_the_number_of_questions_that_wait_is_bounded(house):
     assert said(house.replies[0].message) == ["too many questions wait"]
     assert house.rcode() == "SERVFAIL"
     assert house.machine.counts["overload"] == 1
+    # What the host is asked, and what is known, is another matter.
+    house.replies.clear()
+    (ask,) = house.ask("www.example.com.", client="public")
+    house.say(ask, **NEVER)
+    assert [reply.client for reply in house.replies] == ["public"]
+    house.replies.clear()
     house.wait(4)
     assert len(house.replies) == MOST_JOBS
     assert house.machine.waiting == 0

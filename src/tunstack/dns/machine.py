@@ -40,7 +40,7 @@ HOST_TIMEOUT = 12.0
 """Seconds after which the host's own name servers are given up, whatever they do."""
 
 MOST_JOBS = 4096
-"""Questions that may wait. More get SERVFAIL at once."""
+"""Questions that may wait for either side. More get SERVFAIL at once."""
 
 _MOST_ALIASES = 8
 
@@ -133,7 +133,7 @@ class Machine:
         self.counts: Counter[str] = Counter()
         """Questions by who answered them, and what was refused by reason."""
         self._out: list[Ask | Reply] = []
-        self._jobs = 0
+        self._waiting = {CLUSTER: 0, HOST: 0}
         self._number = 0
         self._asked: dict[int, _Pending] = {}
         self._cluster: dict[Key, _Pending] = {}
@@ -153,7 +153,7 @@ class Machine:
     @property
     def waiting(self) -> int:
         """Count the questions that wait for somebody."""
-        return self._jobs
+        return sum(self._waiting.values())
 
     def take(self) -> list[Ask | Reply]:
         """Give what is to be done."""
@@ -179,12 +179,8 @@ class Machine:
                 self._out.append(Reply(client, reply, None))
             return question >= 0
         job = Job(client, question, tcp, now)
-        self._jobs += 1
         if question.version:
             self._refuse(job, msg.BADVERS)
-        elif self._jobs > MOST_JOBS:
-            self.counts["overload"] += 1
-            self._refuse(job, msg.SERVFAIL, "too many questions wait")
         elif question.cls != msg.IN:
             job.rule = "class"
             job.decision = Decision(job.rule, host=True)
@@ -205,7 +201,9 @@ class Machine:
         job.rule = decision.rule if not job.aliases else f"mapping, {decision.rule}"
         if decision.alias is not None:
             self._refuse(job, msg.SERVFAIL, "the mappings of the settings lead in a circle")
-        elif decision.address is not None or (job.question.type == 5 and job.aliases):
+        elif decision.address is not None or (
+            job.aliases and job.question.type == msg.CNAME
+        ):
             job.by = "settings"
             made = local(job.question, job.aliases, decision.address)
             self._finish(job, msg.complete(made, job.question, age=0, ttl=None))
@@ -232,12 +230,23 @@ class Machine:
                     return
                 job.next += 1
                 continue
+            if self._is_full(CLUSTER, job):
+                return
             pending = self._ask_cluster(key, now)
             job.stale = entry
             if not (pending.late and self._waits_no_longer(job, pending, now)):
+                self._waiting[CLUSTER] += 1
                 pending.jobs.append(job)
             return
         self._ask_host(job, now)
+
+    def _is_full(self, to: str, job: Job) -> bool:
+        """Refuse a job where too many wait already; one side does not fill the other."""
+        if self._waiting[to] < MOST_JOBS:
+            return False
+        self.counts["overload"] += 1
+        self._refuse(job, msg.SERVFAIL, "too many questions wait")
+        return True
 
     def _goes_on(self, job: Job) -> bool:
         """Whether somebody else may know a name that one does not."""
@@ -265,6 +274,8 @@ class Machine:
         if not self.has_host:
             self._refuse(job, msg.SERVFAIL, job.failure or "this host has no name server")
             return
+        if self._is_full(HOST, job):
+            return
         question = job.question
         message = question.message
         name = question.name
@@ -284,6 +295,7 @@ class Machine:
             self._host[key] = pending
             self._due[HOST][pending] = now + HOST_TIMEOUT
             self._out.append(Ask(pending.number, HOST, message, job.tcp))
+        self._waiting[HOST] += 1
         pending.jobs.append(job)
 
     def _begin(self, message: bytes, key: Any, asked: bytes, now: float) -> _Pending:
@@ -297,11 +309,10 @@ class Machine:
         del self._asked[pending.number]
         for due in self._due.values():
             due.pop(pending, None)
-        if self._cluster.get(pending.key) is pending:
-            del self._cluster[pending.key]
-            return True
-        del self._host[pending.key]
-        return False
+        cluster = self._cluster.get(pending.key) is pending
+        self._waiting[CLUSTER if cluster else HOST] -= len(pending.jobs)
+        del (self._cluster if cluster else self._host)[pending.key]
+        return cluster
 
     # Answers
 
@@ -449,7 +460,6 @@ class Machine:
         self._finish(job, msg.refuse(job.question, rcode, error=error, text=why))
 
     def _finish(self, job: Job, reply: bytes) -> None:
-        self._jobs -= 1
         self.counts[job.by] += 1
         if not job.tcp:
             reply = msg.fit(reply, job.question)
@@ -478,6 +488,7 @@ class Machine:
             pending.jobs = [
                 job for job in waiting if not self._waits_no_longer(job, pending, now)
             ]
+            self._waiting[CLUSTER] -= len(waiting) - len(pending.jobs)
         for to, whose in ((CLUSTER, "cluster's resolver"), (HOST, "host's name servers")):
             due = self._due[to]
             while due and next(iter(due.values())) <= now:
