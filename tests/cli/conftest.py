@@ -29,6 +29,7 @@ def home(tmp_path, monkeypatch):
         directory.mkdir()
         monkeypatch.setenv(variable, str(directory))
     monkeypatch.setattr(journal, "DIRECTORY", tmp_path / "lib" / "journal")
+    monkeypatch.setattr(paths, "JOURNAL", journal.DIRECTORY)
     monkeypatch.setattr(doctor, "RESOLV_CONF", tmp_path / "resolv.conf")
     return tmp_path
 

@@ -161,7 +161,12 @@ def connect(
         # A shell starts a command with & so that it ignores SIGINT.
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        with Daemons(name, config.tunnel.transport, kubernetes=not direct) as daemons:
+        with Daemons(
+            name,
+            config.tunnel.transport,
+            kubernetes=not direct,
+            names=config.dns.mode != "none",
+        ) as daemons:
             daemons.engine.send("connect", **request)
             report = daemons.engine.reply(_patience(config), _progress(verbose), renew)
             if report is None:

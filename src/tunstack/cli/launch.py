@@ -26,13 +26,14 @@ class Daemons:
         name: the session's.
         transport: of the session; the engine loads it while it may read everything.
         kubernetes: the same: the way to the manager is through Kubernetes.
+        names: the same: names are resolved.
 
     Raises:
         HostError: there is such a session already; or, at the end, the helper was killed.
         TunnelError: at the end, the engine was killed.
     """
 
-    def __init__(self, name: str, transport: str, *, kubernetes: bool = False) -> None:
+    def __init__(self, name: str, transport: str, *, kubernetes: bool, names: bool) -> None:
         self._name = name
         lock = sessions.claim(name)
         directory = paths.session_dir(name)
@@ -68,6 +69,7 @@ class Daemons:
                     "log": self.log,
                     "transport": transport,
                     "kubernetes": int(kubernetes),
+                    "names": int(names),
                 },
                 [owner.fileno(), control.fileno(), engine_end.fileno(), lock],
                 log,

@@ -2,10 +2,12 @@
 
 import os
 
+from tunstack.host import paths
+
 
 def undo() -> list[str]:
     """Undo it, as root; says what was done, and what could not be, a line each."""
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not paths.JOURNAL.exists():
         return []
     from tunstack.host import journal
 

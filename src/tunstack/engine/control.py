@@ -92,6 +92,22 @@ def blank_status(name: str) -> Document:
     }
 
 
+def no_names() -> Document:
+    """Make the part of the status document of a session without names."""
+    return {
+        "mode": "none",
+        "by": None,
+        "server": None,
+        "domains": [],
+        "search": [],
+        "skipped": [],
+        "name_servers": [],
+        "resolver": None,
+        "questions": {},
+        "cached": 0,
+    }
+
+
 class Client:
     """A blocking client of one engine. A context manager that hangs up.
 

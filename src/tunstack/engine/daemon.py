@@ -45,13 +45,10 @@ from tunstack._version import PRODUCT, PROTOCOL
 from tunstack.cluster.access import Access, without_password
 from tunstack.config import Config, build
 from tunstack.engine.attachment import Attachment
-from tunstack.engine.control import Document, blank_status, error_document
+from tunstack.engine.control import Document, blank_status, error_document, no_names
 from tunstack.engine.control_server import ControlServer, Conversation, Verb
 from tunstack.engine.link import parse_endpoint
 from tunstack.engine.links import Links
-from tunstack.engine.nameserver import NameServer
-from tunstack.engine.public_suffixes import single_labels
-from tunstack.engine.resolution import Resolution, no_names
 from tunstack.engine.way import Direct, Way
 from tunstack.errors import AuthError, HostError, TunstackError, UsageError, from_code
 from tunstack.host.helper_client import Helper
@@ -60,6 +57,8 @@ from tunstack.rpc.loop import run
 
 if TYPE_CHECKING:
     from tunstack.engine.kubernetes import ThroughKubernetes
+    from tunstack.engine.nameserver import NameServer
+    from tunstack.engine.resolution import Resolution
 
 _log = logging.getLogger("tunstack.engine")
 
@@ -71,6 +70,9 @@ _LATER = ("concurrent.futures.thread", "encodings.idna", "linecache", "traceback
 
 _LATER_KUBERNETES = ("tunstack.engine.kubernetes", "tunstack.engine.renewal")
 """The same, when there is a cluster."""
+
+_LATER_NAMES = ("tunstack.engine.resolution",)
+"""The same, when names are resolved."""
 
 FOLLOW = 30.0
 """Seconds after which the names of the way to the manager are looked up again."""
@@ -216,6 +218,8 @@ class Daemon:
         )
         undo.callback(self._attachment.close)
         if config.dns.mode != "none":
+            from tunstack.engine.resolution import Resolution
+
             self._resolution = await Resolution.make(
                 links, helper, self._attachment, config, self._namespace(), progress
             )
@@ -292,7 +296,7 @@ class Daemon:
             return self._kubernetes.access.namespace
         return self._config.cluster.namespace or "default"
 
-    def _name_server(self) -> NameServer:
+    def _name_server(self) -> "NameServer":
         if self._resolution is None:
             raise HostError(
                 "this session does not resolve names",
@@ -454,12 +458,17 @@ def main() -> None:
     parser.add_argument("--log", required=True)
     parser.add_argument("--transport", required=True)
     parser.add_argument("--kubernetes", type=int, required=True)
+    parser.add_argument("--names", type=int, required=True)
     arguments = parser.parse_args()
 
-    for module in _LATER + _LATER_KUBERNETES * arguments.kubernetes:
+    later = _LATER_KUBERNETES * arguments.kubernetes + _LATER_NAMES * arguments.names
+    for module in _LATER + later:
         import_module(module)
     transport.load(arguments.transport)
-    single_labels()  # a file of a package, like the modules
+    if arguments.names:
+        from tunstack.engine.public_suffixes import single_labels
+
+        single_labels()  # a file of a package, like the modules
     os.chdir("/")
     os.umask(0o077)
     become(arguments.uid, arguments.gid)

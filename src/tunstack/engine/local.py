@@ -6,15 +6,17 @@ carries the rest. Other ports are closed, as on any host; the address answers pi
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunstack.engine.framing import MOST_ANSWERS, MOST_UNREAD, Framing
-from tunstack.engine.nameserver import NameServer
 from tunstack.stack.stack import Stack
 from tunstack.stack.tcp import Connection
 from tunstack.upstream.upstream import PORT
 from tunstack.wire import key as flow_key
 from tunstack.wire.frame import Refusal
+
+if TYPE_CHECKING:
+    from tunstack.engine.nameserver import NameServer
 
 CREDIT = 65_536
 """Octets of questions that a connection may send ahead."""

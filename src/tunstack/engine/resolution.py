@@ -353,22 +353,6 @@ def _addresses(servers: Sequence[str]) -> tuple[Address, ...]:
     return tuple(ip_address(each.partition("%")[0]) for each in servers)
 
 
-def no_names() -> dict[str, Any]:
-    """Make the part of the status document of a session without names."""
-    return {
-        "mode": "none",
-        "by": None,
-        "server": None,
-        "domains": [],
-        "search": [],
-        "skipped": [],
-        "name_servers": [],
-        "resolver": None,
-        "questions": {},
-        "cached": 0,
-    }
-
-
 class _MarkedSockets:
     """Sockets whose packets pass by our own rules, from the helper, some in advance."""
 

@@ -22,8 +22,9 @@ from typing import Any, Self
 
 from tunstack.errors import HostError
 from tunstack.host.iptables import Chain, network_namespace
+from tunstack.host.paths import JOURNAL
 
-DIRECTORY = Path("/var/lib/tunstack/journal")
+DIRECTORY = JOURNAL
 
 
 class _NotHere(Exception):

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tunstack.errors import UsageError
 
+JOURNAL = Path("/var/lib/tunstack/journal")
+"""Where changes are written down that outlive processes; see ``journal.py``."""
+
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,31}")
 
 
