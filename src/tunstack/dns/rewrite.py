@@ -7,14 +7,24 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
 import dns.rrset
 
 from tunstack.dns.message import Answer, Question, parse_answer
+
+_COMPRESSED = (
+    *("NS", "CNAME", "SOA", "PTR", "MX", "RP"),
+    *("AFSDB", "RT", "PX", "NAPTR", "SRV", "DNAME"),
+)
+"""Types of records whose names may be pointers into the message (RFC 3597, section 4)."""
+
+for _kind in (*_COMPRESSED, "A", "AAAA"):
+    # dnspython would load each when it meets it. By then the engine may no longer be able
+    # to read it, and a record that is copied as octets points to where nothing is any more.
+    _type = dns.rdatatype.from_text(_kind)
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, _type)  # type: ignore[no-untyped-call]
 
 Alias = tuple[bytes, bytes]
 """A name and what it stands for, in wire format."""
