@@ -214,9 +214,13 @@ class ClusterConfig:
         _between("cluster.port_forwards", self.port_forwards, 1, 16, "port-forwards")
 
 
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""The name of a namespace: a label of RFC 1123, as Kubernetes has it."""
+
+
 def check_namespace(what: str, name: str | None) -> None:
     """Raise :class:`ConfigError` when that is no name of a namespace (RFC 1123 label)."""
-    if name is not None and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+    if name is not None and not LABEL.fullmatch(name):
         raise ConfigError(
             f"{what}: {name!r} is not the name of a namespace",
             hint="small letters, digits and - inside, at most 63",

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from tunstack.config import DnsConfig
 from tunstack.dns import message as msg
 from tunstack.dns.cache import Cache, Entry, Key
-from tunstack.dns.message import Answer, Question
+from tunstack.dns.message import Question
 from tunstack.dns.rewrite import Alias, local, rename
 from tunstack.dns.rules import Decision, Rules
 
@@ -218,7 +218,7 @@ class Machine:
         question, names = job.question, job.decision.names
         while job.next < len(names):
             asked = names[job.next]
-            key = asked, question.type, question.dnssec, question.flags & msg.CD
+            key = _key(asked, question)
             entry = self.cache.get(key, now)
             if entry is not None and entry.fresh(now):
                 if entry.due(now):
@@ -259,11 +259,8 @@ class Machine:
     def _ask_cluster(self, key: Key, now: float) -> _Pending:
         pending = self._cluster.get(key)
         if pending is None:
-            name, kind, dnssec, checking = key
-            message = msg.make_question(
-                name, kind, dnssec=dnssec, checking=checking, edns=True
-            )
-            pending = self._begin(message, key, name, now)
+            message = _question(key, edns=True)
+            pending = self._begin(message, key, key[0], now)
             self._cluster[key] = pending
             self._due["late"][pending] = now + LATE
             self._due[CLUSTER][pending] = now + self._timeout
@@ -281,13 +278,7 @@ class Machine:
         name = question.name
         if job.aliases:
             name = job.aliases[-1][1]
-            message = msg.make_question(
-                name,
-                question.type,
-                dnssec=question.dnssec,
-                checking=question.flags & msg.CD,
-                edns=True,
-            )
+            message = _question(_key(name, question), edns=True)
         key = job.tcp, message[2:]
         pending = self._host.get(key)
         if pending is None:
@@ -344,22 +335,20 @@ class Machine:
     def _answered_by_cluster(
         self, pending: _Pending, message: bytes, now: float, server: str
     ) -> None:
+        rcode = msg.HEADER.unpack_from(message)[1] & msg.RCODE
+        if rcode in (msg.FORMERR, msg.NOTIMP) and pending.edns:
+            # It does not know EDNS (RFC 6891, section 7): asked again without.
+            pending.edns = False
+            pending.message = _question(pending.key, edns=False)
+            self._out.append(Ask(pending.number, CLUSTER, pending.message, False))
+            return
         try:
             answer = msg.parse_answer(message)
         except ValueError as exc:
-            if msg.HEADER.unpack_from(message)[1] & msg.RCODE in (msg.FORMERR, msg.NOTIMP):
-                answer = Answer(message, msg.FORMERR, [], 0)
-            else:
-                self.failed(pending.number, f"a malformed answer: {exc}", now, server)
-                return
-        if answer.rcode in (msg.FORMERR, msg.NOTIMP) and pending.edns:
-            # It does not know EDNS (RFC 6891, section 7): asked again without.
-            name, kind, dnssec, checking = pending.key
-            pending.edns = False
-            pending.message = msg.make_question(
-                name, kind, dnssec=dnssec, checking=checking, edns=False
-            )
-            self._out.append(Ask(pending.number, CLUSTER, pending.message, False))
+            said = f"a malformed answer: {exc}"
+            if rcode in (msg.FORMERR, msg.NOTIMP):  # perhaps without the question
+                said = f"the cluster's resolver says {rcode_name(rcode)}"
+            self.failed(pending.number, said, now, server)
             return
         if answer.rcode not in (msg.NOERROR, msg.NXDOMAIN):
             said = f"the cluster's resolver says {rcode_name(answer.rcode)}"
@@ -496,6 +485,16 @@ class Machine:
                 seconds = now - pending.started
                 why = f"the {whose} did not answer within {seconds:.1f} s"
                 self.failed(pending.number, why, now)
+
+
+def _key(name: bytes, question: Question) -> Key:
+    """Give what is asked for when a question is one for another name."""
+    return name, question.type, question.dnssec, question.flags & msg.CD
+
+
+def _question(key: Key, *, edns: bool) -> bytes:
+    name, kind, dnssec, checking = key
+    return msg.make_question(name, kind, dnssec=dnssec, checking=checking, edns=edns)
 
 
 def rcode_name(rcode: int) -> str:

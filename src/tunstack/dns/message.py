@@ -282,10 +282,7 @@ def complete(answer: Answer, question: Question, *, age: int, ttl: int | None) -
         left = max(seconds - age, 0) if ttl is None else ttl
         struct.pack_into("!I", body, offset, left)
     if question.payload is not None:
-        if ttl is not None:
-            _add_opt(body, question, STALE, "")
-        else:
-            _add_opt(body, question)
+        _add_opt(body, question, None if ttl is None else STALE)
     return bytes(body)
 
 

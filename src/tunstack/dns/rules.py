@@ -19,24 +19,15 @@ A name of the cluster whose resolver fails is not looked up elsewhere: "no such 
 somebody who cannot know would be a lie. Single labels are, as they are the host's too.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-)
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from tunstack.config import DnsConfig
+from tunstack.config import LABEL, DnsConfig, Network
 from tunstack.dns.message import text, wire
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-
 CHECK = "tunstack-check.svc"
 """Names below it are answered by our server itself, so that it can be found out whether
 questions of this host reach it."""
@@ -46,8 +37,6 @@ SPECIAL = frozenset(("alt", "arpa", "invalid", "local", "localhost", "onion"))
 
 MOST_ZONES = 64
 """Reverse zones that become routing domains; networks beyond have none."""
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _REVERSE = {4: wire("in-addr.arpa"), 6: wire("ip6.arpa")}
 
@@ -203,11 +192,9 @@ class Rules:
             return Decision("root", host=True)
         if not key[at]:
             return self._decide_label(key)
-        kind, rule = self._suffixes.get(key, (None, ""))
-        suffix = key
+        at, kind, rule = 0, None, ""
         while kind is None and key[at]:
-            suffix = key[at:]
-            kind, rule = self._suffixes.get(suffix, (None, ""))
+            kind, rule = self._suffixes.get(key[at:], (None, ""))
             at += key[at] + 1
         if kind is None:
             return self._decide_foreign(key)
@@ -243,7 +230,7 @@ class Rules:
 
 def _is_label(name: str) -> bool:
     """Whether that can be a namespace: what is none must not become a domain."""
-    return _LABEL.fullmatch(name) is not None
+    return LABEL.fullmatch(name) is not None
 
 
 def _cluster_domain(names: Names) -> str:
