@@ -27,9 +27,9 @@ from tunstack.dns.rules import CHECK
 from tunstack.engine.control import Document
 from tunstack.errors import HostError, NotConnected, TunstackError
 from tunstack.host import journal, paths
+from tunstack.host.paths import RESOLV_CONF
 
 TUN = Path("/dev/net/tun")
-RESOLV_CONF = Path("/etc/resolv.conf")
 
 _CAP_NET_ADMIN = 12  # linux/capability.h
 

@@ -1,5 +1,16 @@
 """DNS over a stream: each message behind its length (RFC 1035, section 4.2.2)."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunstack.engine.nameserver import Client, NameServer
+
+IDLE = 10.0
+"""Seconds after which a connection is closed where no answer is due (RFC 7766, 6.2.3)."""
+
+MOST_CONNECTIONS = 64
+"""To one place."""
+
 MOST_ANSWERS = 128
 """Questions of one connection that may be unanswered."""
 
@@ -32,3 +43,37 @@ class Framing:
     def frame(message: bytes) -> bytes:
         """Put its length before a message."""
         return len(message).to_bytes(2) + message
+
+
+class Questions:
+    """Those of one connection: taken out of its stream, and counted until answered.
+
+    Args:
+        client: the connection.
+    """
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self._framing = Framing()
+        self.waiting = 0
+        """Questions that have no answer yet."""
+
+    def ask(self, octets: bytes, server: "NameServer | None") -> bool:
+        """Ask what is complete with these octets; false when that is too much.
+
+        Args:
+            octets: what the client sent.
+            server: whom; with ``None`` any question is too much.
+        """
+        for message in self._framing.take(octets):
+            self.waiting += 1
+            if server is None or self.waiting > MOST_ANSWERS:
+                return False
+            if not server.receive(message, self._client, tcp=True):
+                self.waiting -= 1
+        return True
+
+    def answer(self, message: bytes) -> bytes:
+        """Take note of one answer; gives what goes into the stream."""
+        self.waiting -= 1
+        return Framing.frame(message)

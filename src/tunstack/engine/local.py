@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tunstack.engine.framing import MOST_ANSWERS, MOST_UNREAD, Framing
+from tunstack.engine.framing import IDLE, MOST_CONNECTIONS, MOST_UNREAD, Questions
 from tunstack.stack.stack import Stack
 from tunstack.stack.tcp import Connection
 from tunstack.upstream.upstream import PORT
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 CREDIT = 65_536
 """Octets of questions that a connection may send ahead."""
-
-IDLE = 10.0
-"""Seconds after which a connection is closed where no answer is due (RFC 7766, 6.2.3)."""
-
-MOST_CONNECTIONS = 64
 
 
 class Local:
@@ -101,8 +96,7 @@ class LocalConnection:
         self.link = self.mux = self
         self._local = local
         self._connection = connection
-        self._framing = Framing()
-        self._waiting = 0
+        self._questions = Questions(self)
         self._unread = 0
         self._host_finished = False
         self._finished = False
@@ -114,18 +108,14 @@ class LocalConnection:
 
     def send(self, source: Any, spans: list[int]) -> None:
         """Take octets that the host sent."""
-        server = self._local.server
         view = memoryview(source)
         for at in range(0, len(spans), 4):
             start, end = spans[at + 2], spans[at + 3]
             self._local.stack.grant(self._connection, end - start)
-            for message in self._framing.take(bytes(view[start:end])):
-                self._waiting += 1
-                if server is None or self._finished or self._waiting > MOST_ANSWERS:
-                    self._abort()
-                    return
-                if not server.receive(message, self, tcp=True):
-                    self._waiting -= 1
+            server = None if self._finished else self._local.server
+            if not self._questions.ask(bytes(view[start:end]), server):
+                self._abort()
+                return
         self._wait()
 
     def consumed(self, _flow: object, octets: int) -> None:
@@ -135,7 +125,7 @@ class LocalConnection:
     def finish(self, _flow: object) -> None:
         """The host asks no more."""
         self._host_finished = True
-        if not self._waiting:
+        if not self._questions.waiting:
             self._finish()
 
     def reset(self, _flow: object) -> None:
@@ -146,16 +136,16 @@ class LocalConnection:
 
     def reply(self, message: bytes) -> None:
         """Answer one question."""
-        self._waiting -= 1
+        answer = self._questions.answer(message)
         if self not in self._local.connections:
             return
-        self._unread += len(message) + 2
+        self._unread += len(answer)
         if self._unread > MOST_UNREAD:
             self._abort()
             return
-        self._local.stack.send(self._connection, memoryview(Framing.frame(message)))
+        self._local.stack.send(self._connection, memoryview(answer))
         self._wait()
-        if self._host_finished and not self._waiting:
+        if self._host_finished and not self._questions.waiting:
             self._finish()
 
     def forget(self) -> None:
@@ -178,7 +168,7 @@ class LocalConnection:
             self._wait()
 
     def _expire(self) -> None:
-        if self._waiting:
+        if self._questions.waiting:
             self._wait()  # who waits for an answer is not idle
             return
         if self._finished:

@@ -6,14 +6,9 @@ Questions to 127.0.0.53 cannot be sent into a device; the kernel redirects them 
 import asyncio
 import socket
 
-from tunstack.engine.framing import MOST_ANSWERS, MOST_UNREAD, Framing
+from tunstack.engine.framing import IDLE, MOST_CONNECTIONS, MOST_UNREAD, Questions
 from tunstack.engine.nameserver import NameServer
 from tunstack.errors import HostError
-
-IDLE = 10.0
-"""Seconds after which a connection is closed where no answer is due (RFC 7766, 6.2.3)."""
-
-MOST_CONNECTIONS = 64
 
 _TRIES = 16
 _ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -22,9 +17,8 @@ _ADDRESSES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 class Loopback:
     """Listens at one port of 127.0.0.1 and ::1, over UDP and TCP. Made by :meth:`start`."""
 
-    def __init__(self, server: NameServer, port: int) -> None:
+    def __init__(self, port: int) -> None:
         self.port = port
-        self._server = server
         self._udp: list[asyncio.DatagramTransport] = []
         self._tcp: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
@@ -42,7 +36,7 @@ class Loopback:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
                 probe.bind((_ADDRESSES[socket.AF_INET], 0))
                 port = probe.getsockname()[1]
-            made = cls(server, port)
+            made = cls(port)
             try:
                 for family, address in here:
                     transport, _ = await loop.create_datagram_endpoint(
@@ -112,12 +106,10 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: NameServer, others: "set[_Connection]") -> None:
         self._server = server
         self._others = others
-        self._framing = Framing()
-        self._waiting = 0
+        self._questions = Questions(self)
         self._finished = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(IDLE, self._expire)
@@ -131,28 +123,23 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._wait()
-        for message in self._framing.take(data):
-            self._waiting += 1
-            if self._waiting > MOST_ANSWERS:
-                self.abort()
-                return
-            if not self._server.receive(message, self, tcp=True):
-                self._waiting -= 1
+        if not self._questions.ask(data, self._server):
+            self.abort()
 
     def eof_received(self) -> bool:
         self._finished = True
-        return self._waiting > 0
+        return self._questions.waiting > 0
 
     def reply(self, message: bytes) -> None:
         """Answer one question."""
-        self._waiting -= 1
+        answer = self._questions.answer(message)
         if self._transport.is_closing():
             return
         self._wait()
-        self._transport.write(Framing.frame(message))
+        self._transport.write(answer)
         if self._transport.get_write_buffer_size() > MOST_UNREAD:
             self.abort()
-        elif self._finished and not self._waiting:
+        elif self._finished and not self._questions.waiting:
             self._transport.close()
 
     def abort(self) -> None:
@@ -164,7 +151,7 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(IDLE, self._expire)
 
     def _expire(self) -> None:
-        if self._waiting:
+        if self._questions.waiting:
             self._wait()  # who waits for an answer is not idle
         elif self._transport.get_write_buffer_size():
             self.abort()  # closing it would wait until the rest is read

@@ -6,7 +6,6 @@ through the tunnel, this host's own name servers by :class:`~tunstack.upstream.U
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
@@ -23,8 +22,6 @@ from tunstack.engine.link import ResolverError
 from tunstack.engine.links import Links
 from tunstack.errors import TunnelError
 from tunstack.upstream.upstream import Answered, NoAnswer, Upstream
-
-_log = logging.getLogger(__name__)
 
 MOST_ASKED = 256
 """Questions under way to either side at once; the manager takes no more. Others wait."""

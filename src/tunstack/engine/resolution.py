@@ -25,13 +25,12 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from tunstack.config import Config
 from tunstack.dns import message as msg
-from tunstack.dns.resolv_conf import parse
 from tunstack.dns.rules import CHECK, Names, Rules
 from tunstack.engine.attachment import Attachment, plausible
 from tunstack.engine.links import Links
@@ -40,15 +39,14 @@ from tunstack.engine.nameserver import NameServer
 from tunstack.engine.public_suffixes import single_labels
 from tunstack.errors import HostError
 from tunstack.host.helper_client import Helper
+from tunstack.host.paths import RESOLV_CONF
 from tunstack.host.resolved import MOST_DOMAINS
 from tunstack.host.resolver_state import ResolverState
-from tunstack.upstream.upstream import NoAnswer, Upstream, plain_socket
+from tunstack.host.routes import Address
+from tunstack.upstream.upstream import NoAnswer, ResolvConf, Upstream, plain_socket
 
 _log = logging.getLogger(__name__)
 
-Address = IPv4Address | IPv6Address
-
-RESOLV_CONF = Path("/etc/resolv.conf")
 UPLINKS = Path("/run/systemd/resolve/resolv.conf")
 """Where systemd-resolved writes the name servers of all links (its manual's FILES)."""
 
@@ -130,8 +128,7 @@ class Resolution:
         """
         made = cls(links, helper, attachment, config, namespace)
         try:
-            wanted = config.dns.mode
-            await made._choose(MODES if wanted == "auto" else (wanted,))
+            await made._choose(made._modes())
         except BaseException:
             made.close()
             raise
@@ -190,6 +187,11 @@ class Resolution:
 
     # Modes
 
+    def _modes(self) -> Sequence[str]:
+        """Give those that may be tried."""
+        wanted = self._config.dns.mode
+        return MODES if wanted == "auto" else (wanted,)
+
     async def _choose(self, modes: Sequence[str]) -> None:
         """Take the first mode that works.
 
@@ -240,11 +242,7 @@ class Resolution:
         if mode == "files" and self.mode == "files":
             return self._host  # the file has ours now
         path = UPLINKS if mode == "resolved" else RESOLV_CONF
-        try:
-            found = parse(path.read_text("utf-8", "replace")).name_servers
-        except OSError:
-            found = ()
-        named = [each for each in found if each not in ours]
+        named = [each for each in ResolvConf(path).name_servers() if each not in ours]
         if mode == "resolved":
             return named
         # Without any, resolv.conf(5) has programs ask the one of this host.
@@ -282,10 +280,7 @@ class Resolution:
 
     async def _check(self) -> bool:
         """Ask as programs do, and see whether it arrives here."""
-        try:
-            asked = parse(RESOLV_CONF.read_text("utf-8", "replace")).name_servers
-        except OSError:
-            asked = ()
+        asked = ResolvConf(RESOLV_CONF).name_servers()
         programs = Upstream(lambda: asked[:1] or ["127.0.0.1"], patience=_CHECK_PATIENCE)
         for _ in range(_CHECKS):
             name = msg.wire(f"{secrets.token_hex(6)}.{CHECK}")
@@ -311,15 +306,14 @@ class Resolution:
                 await self._follow_host()
 
     async def _follow_host(self) -> None:
-        wanted = self._config.dns.mode
-        first = self.mode if self.mode != "none" else MODES[0]
-        others = tuple(mode for mode in MODES if mode != first) if wanted == "auto" else ()
+        # The one that there is comes first.
+        modes = sorted(self._modes(), key=lambda mode: mode != self.mode)
         try:
             if self.mode == "files":
                 # Somebody else has written the file: what it names now is the host's.
                 await self._helper.set_resolver(ResolverState(mode="none"))
                 self.mode = "none"
-            await self._choose((first, *others) if wanted == "auto" else (wanted,))
+            await self._choose(modes)
         except HostError as error:
             _log.error("%s", error)
             self._seen = _fingerprint()
@@ -369,17 +363,17 @@ class _MarkedSockets:
         """
         key = family, kind
         stock = self._stock.setdefault(key, deque())
-        if len(stock) <= _LOW and key not in self._refilling:
-            task = asyncio.ensure_future(self._refill(key))
-            self._refilling[key] = task
-            task.add_done_callback(lambda _: self._refilling.pop(key, None))
-        while not stock:
-            task = self._refilling.get(key) or asyncio.ensure_future(self._refill(key))
+        while True:
+            if len(stock) <= _LOW and key not in self._refilling:
+                task = asyncio.ensure_future(self._refill(key))
+                self._refilling[key] = task
+                task.add_done_callback(lambda _: self._refilling.pop(key, None))
+            if stock:
+                return stock.popleft()
             try:
-                await asyncio.shield(task)
+                await asyncio.shield(self._refilling[key])
             except HostError as exc:
                 raise OSError(0, str(exc)) from exc
-        return stock.popleft()
 
     async def _refill(self, key: tuple[int, int]) -> None:
         family, kind = key

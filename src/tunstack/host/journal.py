@@ -503,12 +503,20 @@ def started(pid: int) -> int | None:
 
     ``None`` when it is no more, be it that nobody has waited for it yet.
     """
+    fields = stat_of(pid)
+    return None if fields is None or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def stat_of(pid: int) -> list[bytes] | None:
+    """Read a process's fields from the third on, its state (proc_pid_stat(5)).
+
+    ``None`` when it is no more.
+    """
     try:
         line = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    state, *fields = line.rpartition(b")")[2].split()  # from field 3, proc_pid_stat(5)
-    return None if state in (b"Z", b"X") else int(fields[18])
+    return line.rpartition(b")")[2].split()
 
 
 def _boot() -> str:

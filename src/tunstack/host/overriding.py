@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tunstack.errors import HostError
-from tunstack.host.rewrites import Address, Rewrite, plan
+from tunstack.host.rewrites import Rewrite, plan
+from tunstack.host.routes import Address
 
 if TYPE_CHECKING:
     from tunstack.host.iptables import Chain, Iptables

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tunstack.errors import UsageError
 
+RESOLV_CONF = Path("/etc/resolv.conf")
+
 JOURNAL = Path("/var/lib/tunstack/journal")
 """Where changes are written down that outlive processes; see ``journal.py``."""
 

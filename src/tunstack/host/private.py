@@ -9,8 +9,7 @@ import os
 from pathlib import Path
 
 from tunstack.errors import HostError
-
-_RESOLV_CONF = "/etc/resolv.conf"
+from tunstack.host.paths import RESOLV_CONF
 
 _AROUND = ("/run/systemd/resolve", "/run/nscd")
 """Where those listen whom the C library may ask before it reads resolv.conf."""
@@ -42,16 +41,16 @@ def enter(text: str, directory: Path) -> None:
     ours = directory / "resolv.conf"
     ours.write_text(text)
     ours.chmod(0o644)
-    target = os.path.realpath(_RESOLV_CONF)
+    target = os.path.realpath(RESOLV_CONF)
     if not os.path.exists(target) and os.path.dirname(target) in covered:
         Path(target).touch()
     if os.path.exists(target):
         _mount(str(ours), target, None, _MS_BIND)
     else:
-        _overlay(os.path.dirname(_RESOLV_CONF), directory)
-        Path(_RESOLV_CONF).unlink(missing_ok=True)
-        Path(_RESOLV_CONF).write_text(text)
-        Path(_RESOLV_CONF).chmod(0o644)
+        _overlay(str(RESOLV_CONF.parent), directory)
+        RESOLV_CONF.unlink(missing_ok=True)
+        RESOLV_CONF.write_text(text)
+        RESOLV_CONF.chmod(0o644)
 
 
 def _overlay(place: str, directory: Path) -> None:

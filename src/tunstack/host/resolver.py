@@ -21,6 +21,7 @@ import sys
 from tunstack.errors import HostError
 from tunstack.host import journal, resolved, resolver_files
 from tunstack.host.overriding import Overriding
+from tunstack.host.paths import RESOLV_CONF
 from tunstack.host.resolver_state import ResolverState
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Resolver:
                 resolver_files.set_resolv_conf(
                     servers, state.search, self._session, self._journal
                 )
-                return str(resolver_files.RESOLV_CONF)
+                return str(RESOLV_CONF)
         return None
 
     def undo(self) -> None:

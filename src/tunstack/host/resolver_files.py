@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tunstack.dns.resolv_conf import ResolvConf, parse
 from tunstack.errors import HostError
-from tunstack.host.journal import Journal
-
-RESOLV_CONF = Path("/etc/resolv.conf")
+from tunstack.host.journal import Journal, stat_of
+from tunstack.host.paths import RESOLV_CONF
 
 MACOS_DIRECTORY = Path("/etc/resolver")
 
@@ -111,11 +110,10 @@ def _elders() -> Iterator[int]:
     process = os.getppid()
     while process > 1:
         yield process
-        try:
-            line = Path(f"/proc/{process}/stat").read_bytes()
-        except OSError:
+        fields = stat_of(process)
+        if fields is None:
             return
-        process = int(line.rpartition(b")")[2].split()[1])  # field 4, proc_pid_stat(5)
+        process = int(fields[1])
 
 
 def macos_files(

@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from tunstack.errors import HostError
-
-Address = IPv4Address | IPv6Address
+from tunstack.host.routes import Address
 
 MODES = ("resolved", "overriding", "files", "none")
 

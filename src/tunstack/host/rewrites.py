@@ -21,12 +21,10 @@ their questions stay. A conversation that was there before goes on as it was (co
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from tunstack.errors import HostError
-
-Address = IPv4Address | IPv6Address
+from tunstack.host.routes import Address
 
 MARK = 0x35
 """Of the sockets of our server (socket(7), SO_MARK).
