@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+from tests.support import command_line
+from tests.support.command_line import assert_two_lines
 from tests.support.questions import SOA, answer, query
-from tunstack.cli import main
 from tunstack.dns import message as msg
 from tunstack.errors import HostError
 
@@ -19,15 +20,7 @@ ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def run(capfd, *arguments):
-    code = main.run(("dns", *arguments))
-    out, err = capfd.readouterr()
-    return code, out, err
-
-
-def assert_two_lines(err):
-    error, hint = err.splitlines()
-    assert re.fullmatch("error: .+", error)
-    assert re.fullmatch("hint: .+", hint)
+    return command_line.run(capfd, "dns", *arguments)
 
 
 def step(to="cluster", name="echo.default.svc.cluster.local", **more):

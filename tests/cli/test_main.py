@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support.command_line import assert_two_lines, run
 from tunstack._version import PRODUCT, PROTOCOL
 from tunstack.cli import main
 from tunstack.errors import ConfigError, TunstackError
@@ -24,18 +25,6 @@ COMMANDS = (
     "doctor",
 )
 HEAVY = {"asyncio", "grpc", "uvloop", "pyroute2", "rich", "google.protobuf", "dns"}
-
-
-def run(capfd, *arguments):
-    code = main.run(arguments)
-    out, err = capfd.readouterr()
-    return code, out, err
-
-
-def assert_two_lines(err):
-    error, hint = err.splitlines()
-    assert re.fullmatch("error: .+", error)
-    assert re.fullmatch("hint: .+", hint)
 
 
 @pytest.mark.parametrize(

@@ -241,12 +241,18 @@ async def test_it_is_said_whether_there_will_be_an_answer(start, message, answer
     assert client.answers.empty() is not answered
 
 
+def flood(server, count):
+    """Ask so many questions at once, each of a client of its own; gives those."""
+    clients = [Client() for _ in range(count)]
+    for number, client in enumerate(clients):
+        server.receive(query(service(number)), client, tcp=False)
+    return clients
+
+
 async def test_no_more_are_asked_at_once_than_the_manager_takes(start):
     resolver = Resolver()
     server = await start(resolver, lookup_timeout=30)
-    clients = [Client() for _ in range(MOST_ASKED + 44)]
-    for number, client in enumerate(clients):
-        server.receive(query(service(number)), client, tcp=False)
+    clients = flood(server, MOST_ASKED + 44)
     waiting = await resolver.hear(MOST_ASKED)
     await resolver.caught_up()
     assert resolver.heard.empty()
@@ -268,8 +274,7 @@ async def test_no_more_are_asked_at_once_than_the_manager_takes(start):
 async def test_a_silent_cluster_holds_up_no_question_to_this_host(start):
     """No name server of this host is named: that is said at once."""
     server = await start(Resolver(), upstream=Upstream(list, where="the test"))
-    for number in range(2 * MOST_ASKED):
-        server.receive(query(service(number)), Client(), tcp=False)
+    flood(server, 2 * MOST_ASKED)
     client = Client()
     server.receive(query(FOREIGN), client, tcp=False)
     assert rcode(await client.answer()) == "SERVFAIL"
@@ -280,9 +285,7 @@ async def test_what_nobody_waits_for_any_more_is_not_asked(start):
     """Else what is asked later would wait behind it, the longer the silence was."""
     resolver = Resolver()
     server = await start(resolver, lookup_timeout=0.5)
-    clients = [Client() for _ in range(MOST_ASKED + 44)]
-    for number, client in enumerate(clients):
-        server.receive(query(service(number)), client, tcp=False)
+    clients = flood(server, MOST_ASKED + 44)
     for client in clients:
         assert rcode(await client.answer()) == "SERVFAIL"
     while tasks := tuple(server._sides["cluster"].tasks):
@@ -466,9 +469,7 @@ async def test_a_log_shows_the_questions_of_others_with_their_steps(start):
 async def test_nobody_is_asked_or_answered_after_the_end(start):
     resolver = Resolver()
     server = await start(resolver, lookup_timeout=30)
-    clients = [Client() for _ in range(MOST_ASKED + 1)]
-    for number, client in enumerate(clients):
-        server.receive(query(service(number)), client, tcp=False)
+    clients = flood(server, MOST_ASKED + 1)
     waiting = await resolver.hear(MOST_ASKED)
     tasks = tuple(server._sides["cluster"].tasks)
     server.close()
