@@ -32,7 +32,7 @@ test: lint .venv/go/built
 	    --ignore-glob='tests/system/test_names*' tests/system
 	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
 	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/kube \
-	    --ignore=tests/cluster --ignore=tests/upstream --ignore=tests/dns \
+	    --ignore=tests/cluster --ignore=tests/upstream --ignore=tests/dns --ignore=tests/cli \
 	    --ignore=tests/_fastpath/test_sanitizers.py
 
 test-cluster: .venv/built
