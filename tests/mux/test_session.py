@@ -69,6 +69,23 @@ def test_an_open_says_what_to_dial():
     assert not flow.open
 
 
+def test_flows_are_opened_in_the_order_of_their_numbers_whatever_their_protocol():
+    client, manager = Mux(client=True), Mux(client=False)
+    wanted = [client.open(protocol, TARGET, 80, 0) for protocol in (17, 6, 1, 6, 17)]
+    client.send(b"x", [Kind.DATAGRAM, wanted[0].id, 0, 1])
+    client.reset(wanted[4])  # what was queued for it stays good, too
+    opened = [flow for kind, flow, _ in carry(client, manager) if kind is Kind.OPEN]
+    assert opened == [flow.id for flow in wanted]
+
+
+def test_an_answer_to_an_open_that_was_not_sent_is_a_violation():
+    client = Mux(client=True)
+    flow = client.open(6, TARGET, 80, CREDIT)
+    client.receive(frame(Kind.REFUSED, flow.id, bytes([Refusal.REFUSED])))
+    assert client.violation is not None
+    assert client.take_unsent() == [flow]
+
+
 def test_the_frames_are_those_of_the_specification():
     client = Mux(client=True)
     client.open(6, TARGET, 80, 0x01020304)

@@ -92,7 +92,8 @@ class Mux:
         self._highest_peer_id = 0
         self._control = bytearray()
         self._unsent_opens: dict[int, Flow] = {}
-        """TCP flows to open: one given up before that costs the other end nothing."""
+        """Flows whose OPEN is in no message yet, in the order of their numbers. A TCP
+        flow given up before that costs the other end nothing."""
         self._batch: list[bytearray] = []
         self._batch_octets = 0
         self._ring: deque[Flow] = deque()
@@ -126,7 +127,8 @@ class Mux:
 
     def take_unsent(self) -> list[Flow]:
         """Give up the TCP flows whose OPEN is in no message yet, for :meth:`adopt`."""
-        flows = [flow for flow in self._unsent_opens.values() if not flow.finished]
+        unsent = self._unsent_opens.values()
+        flows = [flow for flow in unsent if flow.protocol == TCP and not flow.finished]
         for flow in flows:
             del self._unsent_opens[flow.id], self.flows[flow.id]
         return flows
@@ -135,10 +137,7 @@ class Mux:
         self._next_id += 2
         self.flows[flow.id] = flow
         flow.open = flow.protocol != TCP
-        if flow.open:
-            self._control += self._open_frame(flow)
-        else:
-            self._unsent_opens[flow.id] = flow
+        self._unsent_opens[flow.id] = flow
 
     @staticmethod
     def _open_frame(flow: Flow) -> bytes:
@@ -217,7 +216,8 @@ class Mux:
         if flow.gone:
             return
         self._forget(flow)
-        if self._unsent_opens.pop(flow.id, None) is None:
+        # Datagrams may be queued already behind the OPEN that they need.
+        if flow.protocol != TCP or self._unsent_opens.pop(flow.id, None) is None:
             self._in_order(flow, Kind.RESET, REASON.pack(refusal))
 
     def unreachable(self, flow: Flow, refusal: Refusal) -> None:
@@ -354,6 +354,8 @@ class Mux:
         flows = self.flows
         for kind, number, start, end in spans:
             flow = flows.get(number)
+            if self._unsent_opens and number in self._unsent_opens:
+                flow = None  # the other end cannot know it
             if kind == _DATA and flow is not None:
                 length = end - start
                 if (
