@@ -34,7 +34,13 @@ from tests._fastpath.packets import (
     virtio,
 )
 from tunstack._fastpath import reference
-from tunstack._fastpath.record import Record, Verdict
+from tunstack._fastpath.record import (
+    MORE_OPTIONS,
+    NO_OPTIONS,
+    TIMESTAMPS,
+    Record,
+    Verdict,
+)
 
 VIRTIO = 10
 
@@ -99,9 +105,30 @@ def test_a_segment_is_read(impl, source, target, ip):
     assert parse(impl, packet) == (
         *(2**32 - 1, 2**31),
         *(0, ip + 20, text, text + 5),
-        *(65535, 0, Verdict.DELIVER, 0xFF, 0),
+        *(65535, 0, Verdict.DELIVER, 0xFF, MORE_OPTIONS),
         make_key(6, source, target, 40000, 80),
+        0,
     )
+
+
+TIMESTAMP = ("Timestamp", (0xFEDCBA98, 7))
+NOP = ("NOP", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "tsval"),
+    [
+        ([], NO_OPTIONS, 0),
+        ([NOP, NOP, TIMESTAMP], TIMESTAMPS, 0xFEDCBA98),
+        ([TIMESTAMP, NOP, NOP], MORE_OPTIONS, 0),
+        ([NOP, NOP, TIMESTAMP, NOP, NOP, ("SAck", (1, 2))], MORE_OPTIONS, 0),
+        ([NOP, NOP, ("SAckOK", b"")], MORE_OPTIONS, 0),
+        ([("EOL", None)], MORE_OPTIONS, 0),
+    ],
+)
+def test_timestamps_alone_are_read_and_other_options_announced(impl, options, code, tsval):
+    record = parse(impl, bytes(ip4 / TCP(sport=1, dport=2, options=options) / b"text"))
+    assert (record[8], record[10], record[12]) == (Verdict.DELIVER, code, tsval)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +151,7 @@ def test_a_datagram_is_read(impl, source, target, ip):
         0,
         0,
         key,
+        0,
     )
 
 
@@ -195,7 +223,7 @@ def test_fragments_are_told_apart(impl, name):
     source, target = (SOURCE, TARGET) if name.endswith("4") else (SOURCE6, TARGET6)
     key = make_key(17, source, target, 0, 0)
     ends = (0, 0, text, len(packet))
-    assert parse(impl, packet) == (0, 0, *ends, 0, 0, Verdict.FRAGMENT, 0, 0, key)
+    assert parse(impl, packet) == (0, 0, *ends, 0, 0, Verdict.FRAGMENT, 0, 0, key, 0)
 
 
 def test_an_atomic_fragment_is_an_ordinary_packet(impl):
@@ -350,7 +378,7 @@ def test_a_drop_says_where_it_was_and_whose(impl):
     packet = bytes(7) + bytes(ip4 / TCP(sport=0, dport=80)) + bytes(3)
     (record,) = impl.parse_batch(packet[7:], 43, [43], 0)
     key = make_key(6, SOURCE, TARGET, 0, 80)
-    assert record == (0, 0, 0, 0, 0, 40, 0, 0, Verdict.BAD_PORT, 0, 0, key)
+    assert record == (0, 0, 0, 0, 0, 40, 0, 0, Verdict.BAD_PORT, 0, 0, key, 0)
 
 
 # Virtio headers

@@ -153,9 +153,37 @@ def test_a_segment_in_fragments_opens_a_connection():
 def test_unfinished_packets_are_forgotten_in_time(host, family):
     fragments = cut(family, bytes(3000))
     host.feed(fragments[:1])
-    host.now += 16
+    host.wait(31)
     host.feed(fragments[1:])
     assert host.events == []
+
+
+def test_who_sent_fragments_of_which_some_are_missing_is_told(host, family):
+    first, second, *_ = cut(family, bytes(3000), 1)
+    host.feed([first])
+    host.feed(cut(family, bytes(3000), 2)[1:])  # without its first: nobody is told
+    host.wait(29)
+    assert host.packets() == []
+    host.wait(2)
+    (packet,) = host.packets()
+    at = 20 if family == 4 else 40
+    assert tuple(packet[at : at + 2]) == ((11, 1) if family == 4 else (3, 1))
+    assert packet[at + 8 :] == first[: len(packet) - at - 8]
+    assert host.stack.drops["fragments-timed-out"] == 2
+    host.feed([second])
+    assert host.events == []
+
+
+def test_errors_are_limited_in_rate(host, family):
+    packet = NETWORK[family](src=HOST[family], dst=TARGET[family])
+    setattr(packet, "proto" if family == 4 else "nh", 132)
+    octets = bytes(packet / Raw(bytes(20)))
+    host.feed([octets] * 200)
+    assert len(host.packets()) == 50
+    assert host.stack.drops["icmp-rate-limit"] == 150
+    host.now += 0.125
+    host.feed([octets] * 20)
+    assert len(host.packets()) == 12
 
 
 def test_overlapping_fragments_deliver_nothing(host):
@@ -202,7 +230,8 @@ def echo_packet(family: int) -> bytes:
 
 def test_an_echo_request_is_handed_on_and_its_reply_comes_back(host, family):
     host.feed([echo_packet(family)])
-    ((what, key, sequence, memory, start, end),) = host.events
+    ((what, key, sequence, memory, start, end, ip),) = host.events
+    assert bytes(memory[ip:end]) == echo_packet(family)
     assert (what, sequence) == (What.ECHO, 9)
     assert bytes(memory[start:end]) == b"ping!"
     assert bytes(memory[start - 2 : start]) == b"\0\x09"  # the bridge relies on it
@@ -224,7 +253,8 @@ def test_other_icmp_is_counted_and_not_answered(host):
 
 
 def test_an_unreachable_port_is_icmp_about_the_datagram(host, family):
-    host.stack.unreachable(udp_key(family), Refusal.REFUSED)
+    offender = bytes(udp_packet(family, b"question"))
+    host.stack.unreachable(offender, Refusal.REFUSED)
     (packet,) = host.packets()
     parsed = read(family, packet)
     assert parsed.dst == HOST[family]
@@ -235,7 +265,7 @@ def test_an_unreachable_port_is_icmp_about_the_datagram(host, family):
         assert parsed[ICMPv6DestUnreach].code == 4
         quoted = IPv6(bytes(parsed[ICMPv6DestUnreach].payload))
     assert (quoted.src, quoted.dst) == (HOST[family], TARGET[family])
-    assert (quoted[UDP].sport, quoted[UDP].dport) == (5000, 53)
+    assert bytes(quoted) == offender
 
 
 def test_an_unknown_protocol_is_said(host, family):

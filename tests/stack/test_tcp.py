@@ -180,6 +180,76 @@ def test_pending_connections_are_bounded():
     assert host.kinds() == [What.OPEN]
 
 
+def test_half_open_connections_are_bounded_with_those_still_dialled():
+    host = Host(config=TcpConfig(max_pending=3))
+    for port in range(5):
+        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.send(0, 0, SYN)
+        if host.key in host.stack.connections:
+            host.stack.opened(host.connection, 1 << 20)
+            host.accept_syn_ack()
+    assert host.stack.drops["too-many-pending"] == 2
+    host.key = host.key[:35] + (1002).to_bytes(2, "big")
+    host.send(1, 1, ACK)
+    host.key = host.key[:35] + (1004).to_bytes(2, "big")
+    host.send(0, 0, SYN)
+    assert host.stack.drops["too-many-pending"] == 2
+
+
+def test_time_wait_gives_way_to_new_connections():
+    host = Host(config=TcpConfig(max_connections=1, time_wait=100))
+    host.open()
+    host.stack.finish(host.connection)
+    host.packets()
+    host.send(1, 2, FIN | ACK)
+    host.packets()
+    assert host.connection.state is State.TIME_WAIT
+    host.key = host.key[:35] + (1004).to_bytes(2, "big")
+    host.send(0, 0, SYN)
+    assert host.connection.state is State.PENDING
+    assert host.stack.drops["too-many-connections"] == 0
+
+
+def test_time_wait_is_bounded(monkeypatch):
+    monkeypatch.setattr("tunstack.stack.stack.MAX_TIME_WAIT", 3)
+    host = Host(config=TcpConfig(time_wait=100))
+    for port in range(5):
+        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.open()
+        host.stack.finish(host.connection)
+        host.packets()
+        host.send(1, 2, FIN | ACK)
+        host.packets()
+    left = [int.from_bytes(key[35:], "big") for key in host.stack.connections]
+    assert left == [1002, 1003, 1004]
+
+
+def test_text_that_comes_too_early_is_bounded_over_all_connections(monkeypatch):
+    monkeypatch.setattr("tunstack.stack.tcp.MAX_OUT_OF_ORDER", 1000)
+    host = Host()
+    first, second = host.key, host.key[:35] + (1000).to_bytes(2, "big")
+    for host.key in (first, second):
+        host.open()
+        host.send(101, 1, ACK, b"x" * 600)
+        host.packets()
+    assert host.stack.drops["out-of-order-limit"] == 1
+    host.key = first
+    host.send(0, 1, RST | ACK)  # out of the window: nothing changes
+    host.send(1, 1, RST | ACK)
+    host.packets()
+    host.key = second
+    host.send(101, 1, ACK, b"x" * 600)
+    assert host.stack.drops["out-of-order-limit"] == 1
+
+
+def test_segments_of_single_octets_are_bounded_in_number(connected):
+    for octet in range(300):
+        connected.send(3 + 2 * octet, 1, ACK, b"x")
+    assert connected.stack.drops["out-of-order-limit"] == 300 - 256
+    connected.send(1, 1, ACK, b"x" * 600)
+    assert connected.received() == b"x" * 600
+
+
 # Segments of no connection
 
 
@@ -412,7 +482,7 @@ def test_sack_brings_exactly_what_is_missing(connected):
     sent = {segment.seq: segment.text for segment in again if segment.text}
     assert sent == {1001: b"B" * 1000, 4001: b"E" * 1000}
     connected.send(1, 10_001, ACK)
-    assert connected.connection.recover is None
+    assert connected.connection.recovery is None
     assert connected.segments() == []
 
 
@@ -475,7 +545,11 @@ def test_the_cluster_closes_first_and_the_host_goes_on_sending(connected):
     assert connected.segment().flags == FIN | ACK
     connected.send(1, 2, ACK)
     assert connected.connection.state is State.FIN_WAIT_2
-    connected.wait(10_000)
+    for _ in range(100):
+        connected.wait(100)
+        for probe in connected.segments():  # its kernel says that the host is there
+            assert (probe.seq, probe.text) == (1, b"")
+            connected.send(1, 2, ACK)
     connected.send(1, 2, ACK, b"still here")
     assert connected.received() == b"still here"
     connected.send(11, 2, FIN | ACK)

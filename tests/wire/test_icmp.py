@@ -1,15 +1,20 @@
 """ICMP messages, with scapy as the oracle."""
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP, IPerror, UDPerror
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption, UDPerror
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
     ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
     IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
 )
 
+from tests.support.host import make_key
 from tunstack import _fastpath
 from tunstack.wire import icmp
 from tunstack.wire.frame import Refusal
@@ -128,3 +133,63 @@ def test_who_pings_hears_that_nobody_is_there(offender):
     packet = icmp.unreachable(Refusal.HOST_UNREACHABLE, bytes(offender))
     assert packet is not None
     assert intact(packet)
+
+
+def test_missing_fragments_are_said_to_have_come_too_late():
+    first = bytes(IP(src=HOST, dst=CLUSTER, flags="MF") / UDP() / bytes(8))
+    found = IP(icmp.time_exceeded(first))
+    assert (found.dst, found[ICMP].type, found[ICMP].code) == (HOST, 11, 1)
+    first = bytes(IPv6(src=HOST6, dst=CLUSTER6) / IPv6ExtHdrFragment(m=1) / UDP())
+    found = IPv6(icmp.time_exceeded(first))
+    assert (found.dst, found[ICMPv6TimeExceeded].code) == (HOST6, 1)
+
+
+def test_an_error_behind_extension_headers_is_an_error():
+    error = IPv6(src=HOST6, dst=CLUSTER6) / IPv6ExtHdrDestOpt() / ICMPv6DestUnreach()
+    assert icmp.unreachable(Refusal.REFUSED, bytes(error)) is None
+
+
+def test_a_bad_fragment_of_ipv4_is_dropped_in_silence():
+    packet = IP(src=HOST, dst=CLUSTER, flags="MF", proto=17) / bytes(9)
+    assert icmp.not_understood(bytes(packet)) is None
+
+
+SEGMENT = IP(src=CLUSTER, dst=HOST, options=IPOption(b"\1\1\1\0")) / TCP(
+    sport=80, dport=40_000, seq=77
+)
+SEGMENT6 = IPv6(src=CLUSTER6, dst=HOST6) / TCP(sport=80, dport=40_000, seq=77)
+
+
+def test_a_router_says_which_segment_was_too_big_and_for_what():
+    message = bytes(ICMP(type=3, code=4, nexthopmtu=1400)) + bytes(SEGMENT)[:32]
+    found = icmp.too_big(icmp.ICMP, message)
+    assert found.key == make_key(6, HOST, 40_000, CLUSTER, 80)
+    assert (found.seq, found.mtu) == (77, 1400)
+    message = bytes(ICMPv6PacketTooBig(mtu=1300, cksum=0)) + bytes(SEGMENT6)
+    found = icmp.too_big(icmp.ICMP6, message)
+    assert found.key == make_key(6, HOST6, 40_000, CLUSTER6, 80)
+    assert (found.seq, found.mtu) == (77, 1300)
+
+
+def test_an_absurd_mtu_is_not_believed():
+    message = bytes(ICMP(type=3, code=4, nexthopmtu=68)) + bytes(SEGMENT)
+    assert icmp.too_big(icmp.ICMP, message).mtu == 552
+    message = bytes(ICMPv6PacketTooBig(mtu=68, cksum=0)) + bytes(SEGMENT6)
+    assert icmp.too_big(icmp.ICMP6, message).mtu == 1280
+
+
+@pytest.mark.parametrize("size", [0, 1, 19, 31])
+def test_half_a_segment_is_none(size):
+    message = bytes(ICMP(type=3, code=4, nexthopmtu=1400)) + bytes(SEGMENT)[:size]
+    assert icmp.too_big(icmp.ICMP, message) is None
+    message = bytes(ICMPv6PacketTooBig(mtu=1300, cksum=0)) + bytes(SEGMENT6)[:size]
+    assert icmp.too_big(icmp.ICMP6, message) is None
+
+
+def test_a_datagram_is_no_segment():
+    message = bytes(ICMP(type=3, code=4)) + bytes(IP(src=CLUSTER, dst=HOST) / UDP())
+    assert icmp.too_big(icmp.ICMP, message) is None
+    message = bytes(ICMPv6PacketTooBig(cksum=0)) + bytes(
+        IPv6(src=CLUSTER6, dst=HOST6) / UDP()
+    )
+    assert icmp.too_big(icmp.ICMP6, message) is None

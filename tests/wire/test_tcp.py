@@ -26,7 +26,7 @@ def test_the_options_of_a_linux_syn_are_read():
         ("NOP", None),
         ("WScale", 10),
     )
-    assert tcp.parse_options(options) == Options(65480, 10, True, ())
+    assert tcp.parse_options(options) == Options(65480, 10, True, (), (1, 2))
 
 
 @pytest.mark.parametrize("count", range(1, 5))

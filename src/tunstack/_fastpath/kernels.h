@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TS_ABI = 2 }; /* raise on any change below */
+enum { TS_ABI = 3 }; /* raise on any change below */
 
 enum {
     TS_E_SPACE = -1,  /* the result does not fit the memory given for it */
@@ -49,6 +49,9 @@ enum {
     TS_BAD_FRAGMENT = 13
 };
 
+/* What options a TCP segment has: record.py. */
+enum { TS_NO_OPTIONS = 0, TS_TIMESTAMPS = 1, TS_MORE_OPTIONS = 2 };
+
 /*
  * One parsed packet. Offsets count from the start of the arena. What a field
  * holds for TCP, UDP and ICMP is said in record.py.
@@ -66,6 +69,7 @@ typedef struct {
     uint8_t flags;
     uint8_t code;
     uint8_t key[37];  /* protocol, source, destination, ports (network order) */
+    uint32_t tsval;   /* TSval of the TCP options, if they are nothing else */
 } ts_record;
 
 /*

@@ -14,7 +14,7 @@ NAME = "kernels"
 
 Buffer = bytes | bytearray | memoryview
 
-_ABI = 2
+_ABI = 3
 if lib.TS_ABI != _ABI:
     raise ImportError(f"kernels of ABI {lib.TS_ABI}, not {_ABI}: build them again")
 

@@ -11,6 +11,8 @@ enum {
     UDP_LEN = 8,
     ICMP_LEN = 8,
     EXTENSION_LEN = 8,
+    TIMESTAMPS_LEN = 12,
+    TIMESTAMPS_HEAD = 0x0101080a, /* NOP, NOP, kind 8, length 10 */
 
     HOP_BY_HOP = 0,
     ROUTING = 43,
@@ -231,6 +233,20 @@ judge_ports(const uint8_t *key)
     return zero ? TS_BAD_PORT : TS_DELIVER;
 }
 
+/* Most segments have no option but the timestamps: RFC 7323, appendix A. */
+static void
+read_options(const uint8_t *options, uint32_t len, ts_record *out)
+{
+    if (len == 0) {
+        out->code = TS_NO_OPTIONS;
+    } else if (len == TIMESTAMPS_LEN && get32(options) == TIMESTAMPS_HEAD) {
+        out->code = TS_TIMESTAMPS;
+        out->tsval = get32(options + 4);
+    } else {
+        out->code = TS_MORE_OPTIONS;
+    }
+}
+
 static int
 parse_tcp(packet *k)
 {
@@ -252,6 +268,7 @@ parse_tcp(packet *k)
     out->window = get16(p + 14);
     out->options = k->at + TCP_LEN;
     out->end = k->end;
+    read_options(p + TCP_LEN, header - TCP_LEN, out);
     k->at += header;
     return judge_ports(out->key);
 }

@@ -7,10 +7,10 @@ order.
 import struct
 from enum import IntEnum
 
-RECORD = struct.Struct("=IIIIIIHHBBB37s")
+RECORD = struct.Struct("=IIIIIIHHBBB37sI")
 
-Record = tuple[int, int, int, int, int, int, int, int, int, int, int, bytes]
-"""``(seq, ack, ip, options, payload, end, window, gso, verdict, flags, code, key)``.
+Record = tuple[int, int, int, int, int, int, int, int, int, int, int, bytes, int]
+"""``(seq, ack, ip, options, payload, end, window, gso, verdict, flags, code, key, tsval)``.
 
 =========  ============================  ==================  =========================
 field      TCP                           UDP                 ICMP, ICMPv6
@@ -26,9 +26,12 @@ gso        gso_size, or 0                the same            0
 verdict    a :class:`Verdict`            the same            the same
 flags      FIN 1 SYN 2 RST 4 PSH 8       0                   type
            ACK 16 URG 32 ECE 64 CWR 128
-code       0                             0                   code
+code       :data:`NO_OPTIONS`,           0                   code
+           :data:`TIMESTAMPS` alone,
+           or :data:`MORE_OPTIONS`
 key        flow key                      flow key            ports: identifier of an
                                                              echo, 0
+tsval      TSval, with TIMESTAMPS alone  0                   0
 =========  ============================  ==================  =========================
 
 The flow key is 37 octets: protocol, source, destination (IPv4 as IPv4-mapped IPv6),
@@ -37,6 +40,10 @@ as far as the packet was understood, ``end`` (of the packet) and a key; the rest
 A ``FRAGMENT`` has a key without ports, and ``payload`` and ``end`` around what follows
 the (fragment) header.
 """
+
+NO_OPTIONS, TIMESTAMPS, MORE_OPTIONS = 0, 1, 2
+"""What options a TCP segment has. Timestamps alone are those laid out as RFC 7323,
+appendix A, recommends: two NOPs in front."""
 
 
 class Verdict(IntEnum):

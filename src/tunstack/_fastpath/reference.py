@@ -7,7 +7,13 @@ called wrongly does: :class:`ValueError`, as from the kernels.
 import struct
 from collections.abc import Iterable, Sequence
 
-from tunstack._fastpath.record import Record, Verdict
+from tunstack._fastpath.record import (
+    MORE_OPTIONS,
+    NO_OPTIONS,
+    TIMESTAMPS,
+    Record,
+    Verdict,
+)
 
 NAME = "reference"
 
@@ -38,8 +44,8 @@ _HOP_LIMIT = 64
 _Network = tuple[Verdict, bytes, int, int]
 """Verdict, key without ports, offset behind the IP headers, end of the packet."""
 
-_Transport = tuple[Verdict, bytes, int, int, int, int, int, int, int, int]
-"""Verdict, ports, seq, ack, options, payload, end, window, flags, code."""
+_Transport = tuple[Verdict, bytes, int, int, int, int, int, int, int, int, int]
+"""Verdict, ports, seq, ack, options, payload, end, window, flags, code, tsval."""
 
 
 def sum16(data: Buffer, partial: int) -> int:
@@ -101,18 +107,18 @@ def _parse(slot: memoryview, ip: int, vnet: int) -> Record:
             return _not_delivered(Verdict.BAD_VIRTIO_HEADER, key, ip, 0, end)
         vouched, gso = offload
     parsed = _PARSERS[protocol](packet[:end], at, key, vouched)
-    verdict, ports, seq, ack, options, payload, cut, window, flags, code = parsed
+    verdict, ports, seq, ack, options, payload, cut, window, flags, code, tsval = parsed
     key += ports
     if verdict is not Verdict.DELIVER:
         return _not_delivered(verdict, key, ip, 0, end)
     parts = (ip, ip + options, ip + payload, ip + cut)
-    return seq, ack, *parts, window, gso, verdict, flags, code, key
+    return seq, ack, *parts, window, gso, verdict, flags, code, key, tsval
 
 
 def _not_delivered(verdict: Verdict, key: bytes, ip: int, at: int, end: int) -> Record:
     payload = at and ip + at
     end = end and ip + end
-    return 0, 0, ip, 0, payload, end, 0, 0, verdict, 0, 0, key.ljust(37, b"\0")
+    return 0, 0, ip, 0, payload, end, 0, 0, verdict, 0, 0, key.ljust(37, b"\0"), 0
 
 
 def _network(packet: memoryview) -> _Network:
@@ -264,7 +270,17 @@ def _tcp(packet: memoryview, at: int, key: bytes, vouched: bool) -> _Transport:
         return _refuse(Verdict.BAD_CHECKSUM, ports)
     verdict = _port_verdict(ports)
     end = len(packet)
-    return verdict, ports, seq, ack, at + 20, payload, end, window, flags, 0
+    code, tsval = _options(packet[at + 20 : payload])
+    return verdict, ports, seq, ack, at + 20, payload, end, window, flags, code, tsval
+
+
+def _options(options: memoryview) -> tuple[int, int]:
+    """Tell what options there are; most have but the timestamps (RFC 7323, appendix A)."""
+    if not options:
+        return NO_OPTIONS, 0
+    if len(options) == 12 and bytes(options[:4]) == b"\1\1\x08\x0a":
+        return TIMESTAMPS, int.from_bytes(options[4:8], "big")
+    return MORE_OPTIONS, 0
 
 
 def _udp(packet: memoryview, at: int, key: bytes, vouched: bool) -> _Transport:
@@ -278,7 +294,7 @@ def _udp(packet: memoryview, at: int, key: bytes, vouched: bool) -> _Transport:
     intact = vouched or (_verify(packet[at:end], key) if checksum else packet[0] >> 4 == 4)
     if not intact:
         return _refuse(Verdict.BAD_CHECKSUM, ports)
-    return _port_verdict(ports), ports, 0, 0, at + 8, at + 8, end, 0, 0, 0
+    return _port_verdict(ports), ports, 0, 0, at + 8, at + 8, end, 0, 0, 0, 0
 
 
 def _icmp(packet: memoryview, at: int, key: bytes, vouched: bool) -> _Transport:
@@ -297,7 +313,7 @@ def _icmp(packet: memoryview, at: int, key: bytes, vouched: bool) -> _Transport:
         identifier, sequence = b"\0\0", 0
     ports = identifier + b"\0\0"
     end = len(packet)
-    return Verdict.DELIVER, ports, sequence, 0, at, at + 8, end, 0, kind, code
+    return Verdict.DELIVER, ports, sequence, 0, at, at + 8, end, 0, kind, code, 0
 
 
 _PARSERS = {
@@ -309,7 +325,7 @@ _PARSERS = {
 
 
 def _refuse(verdict: Verdict, ports: bytes = b"") -> _Transport:
-    return verdict, ports, 0, 0, 0, 0, 0, 0, 0, 0
+    return verdict, ports, 0, 0, 0, 0, 0, 0, 0, 0, 0
 
 
 def _port_verdict(ports: bytes) -> Verdict:

@@ -22,10 +22,22 @@ from tunstack.stack.stack import TCP, UDP, Stack
 from tunstack.stack.tcp import Connection
 from tunstack.wire import key as flow_key
 from tunstack.wire.frame import SEQUENCE, Kind
+from tunstack.wire.icmp import MAX_QUOTE
 
 Address = IPv4Address | IPv6Address
 
 _DATA, _DATAGRAM, _ECHO = int(Kind.DATA), int(Kind.DATAGRAM), int(Kind.ECHO)
+
+
+class Association:
+    """A UDP or echo flow, as the host knows it."""
+
+    __slots__ = ("key", "offender")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.offender = b""
+        """The beginning of its last packet, to be quoted in an ICMP error."""
 
 
 class Bridge:
@@ -190,11 +202,11 @@ class Bridge:
             elif what is What.RESET:
                 subject.context.link.mux.reset(subject.context)
             elif what is What.DATAGRAM:
-                self._associate(subject, _DATAGRAM, event[2], event[3], event[4])
+                self._associate(subject, _DATAGRAM, *event[2:6])
             else:
                 # The sequence number lies right in front of an echo's data.
                 start = event[4] - SEQUENCE.size
-                self._associate(subject, _ECHO, event[3], start, event[5])
+                self._associate(subject, _ECHO, event[3], start, event[5], event[6])
         if spans:
             link.mux.send(source, spans)
 
@@ -216,12 +228,15 @@ class Bridge:
         if self._config.tcp.accept == "eager":
             self._stack.opened(connection, 0)
 
-    def _associate(self, key: bytes, kind: int, source: Any, start: int, end: int) -> None:
+    def _associate(
+        self, key: bytes, kind: int, source: Any, start: int, end: int, ip: int
+    ) -> None:
         """Send one datagram or echo request on the flow of its key."""
         flow = self._associations.get(key)
+        offender = bytes(memoryview(source)[ip : min(end, ip + MAX_QUOTE)])
         if flow is None:
             if self.local.takes(flow_key.destination(key)):
-                self._serve(key, memoryview(source)[start:end])
+                self._serve(key, memoryview(source)[start:end], offender)
                 return
             if self._links.state != "connected":
                 self._drops["not-connected"] += 1
@@ -229,12 +244,13 @@ class Bridge:
             flow = self._new_association(key)
         else:
             self._associations.move_to_end(key)
+        flow.context.offender = offender
         flow.link.mux.send(source, [kind, flow.id, start, end])
 
-    def _serve(self, key: bytes, payload: memoryview) -> None:
+    def _serve(self, key: bytes, payload: memoryview, offender: bytes) -> None:
         """Answer a datagram or an echo request to an address of our own."""
         if key[0] == UDP:
-            self.local.datagram(key, bytes(payload))
+            self.local.datagram(key, bytes(payload), offender)
         elif flow_key.destination(key) in self.local.addresses:
             (sequence,) = SEQUENCE.unpack_from(payload)
             self._stack.echo_reply(key, sequence, payload[SEQUENCE.size :])
@@ -243,11 +259,12 @@ class Bridge:
         if len(self._associations) >= self._config.udp.max_associations:
             _, oldest = self._associations.popitem(last=False)
             oldest.link.mux.reset(oldest)
+            self._drops["too-many-associations"] += 1
         source, target = flow_key.ports(key)
         port = target if key[0] == UDP else source
         flow = self._links.open(key[0], flow_key.destination(key), port, 0)
         flow.owner = self
-        flow.context = key
+        flow.context = Association(key)
         self._associations[key] = flow
         return flow
 
@@ -282,17 +299,17 @@ class Bridge:
             stack.reset(connection, self._loop.time())
 
     def _association_event(self, kind: Kind, flow: Flow, value: Any) -> None:
-        stack, key = self._stack, flow.context
+        stack, key = self._stack, flow.context.key
         if kind is Kind.DATAGRAM and key[0] == UDP:
             stack.datagram(key, value)
         elif kind is Kind.ECHO and key[0] != UDP:
             (sequence,) = SEQUENCE.unpack_from(value)
             stack.echo_reply(key, sequence, value[SEQUENCE.size :])
         elif kind is Kind.UNREACHABLE:
-            stack.unreachable(key, value)
+            stack.unreachable(flow.context.offender, value)
         elif kind is Kind.REFUSED:
             self._forget(key, flow)
-            stack.unreachable(key, value[0])
+            stack.unreachable(flow.context.offender, value[0])
         elif kind is Kind.RESET:
             self._forget(key, flow)
 

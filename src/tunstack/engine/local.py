@@ -47,11 +47,11 @@ class Local:
         """Whether what is sent to an address ends here."""
         return address in self.addresses or address in self.closed
 
-    def datagram(self, key: bytes, payload: bytes) -> None:
-        """Take a datagram."""
+    def datagram(self, key: bytes, payload: bytes, packet: bytes) -> None:
+        """Take a datagram; ``packet`` is what it came in, or the beginning of that."""
         closed = flow_key.destination(key) in self.closed
         if closed or self.server is None or flow_key.ports(key)[1] != PORT:
-            self.stack.unreachable(key, Refusal.REFUSED)
+            self.stack.unreachable(packet, Refusal.REFUSED)
         else:
             self.server.receive(payload, _Datagram(self.stack, key), tcp=False)
 

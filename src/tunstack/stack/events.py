@@ -14,8 +14,9 @@ class What(IntEnum):
     FIN       connection: the host sends no more
     RESET     connection: it is over, by the host's RST or because it fell silent
     ACKED     connection, octets: so much of what was sent has arrived
-    DATAGRAM  flow key, memory, start, end
-    ECHO      flow key, sequence number, memory, start, end: an echo request
+    DATAGRAM  flow key, memory, start, end, offset of its packet
+    ECHO      flow key, sequence number, memory, start, end, offset of its packet:
+              an echo request
     ========  ==================================================================
     """
 

@@ -4,8 +4,11 @@ import struct
 
 from tunstack import _fastpath
 
-TIMEOUT = 15.0
-"""Seconds: RFC 791's bound. On this link all fragments come at once or never."""
+TIMEOUT = 30.0
+"""Seconds, as Linux has it. On this link all fragments come at once or never."""
+
+MAX_FIRST = 1232
+"""Octets kept of the first fragment, to be quoted: what fits an ICMPv6 error."""
 
 MAX_OCTETS = 4 * 1024 * 1024
 """Octets of unfinished packets. Beyond it the oldest goes."""
@@ -23,7 +26,7 @@ _FRAGMENT = struct.Struct("!BxHI")
 class Assembly:
     """The fragments of one packet so far."""
 
-    __slots__ = ("dead", "expires_at", "head", "octets", "pieces", "size")
+    __slots__ = ("dead", "expires_at", "first", "head", "octets", "pieces", "size")
 
     def __init__(self, expires_at: float) -> None:
         self.expires_at = expires_at
@@ -31,6 +34,8 @@ class Assembly:
         self.octets = 0
         self.size: int | None = None
         """Octets of the whole payload, once the last fragment is known."""
+        self.first: bytes | None = None
+        """The first fragment, or the beginning of it."""
         self.head: bytes | None = None
         """The IP header that the packet will have."""
         self.dead = False
@@ -47,6 +52,18 @@ class Reassembly:
     def __init__(self) -> None:
         self._assemblies: dict[bytes, Assembly] = {}
         self._octets = 0
+        self._evicted = 0
+
+    def deadline(self) -> float | None:
+        """Give the time to call :meth:`expire` at."""
+        for assembly in self._assemblies.values():
+            return assembly.expires_at
+        return None
+
+    def take_evicted(self) -> int:
+        """Give how many unfinished packets had to go since the last call."""
+        evicted, self._evicted = self._evicted, 0
+        return evicted
 
     def add(self, packet: memoryview, payload: int, now: float) -> bytes | None:
         """Take one fragment.
@@ -60,7 +77,6 @@ class Reassembly:
         Returns the whole packet, or ``None`` while it is not whole. Raises
         :class:`ValueError` when the fragment was refused: count it.
         """
-        self.expire(now)
         if packet[0] >> 4 == 4:
             name, offset, more, head = self._read4(packet, payload)
         else:
@@ -69,39 +85,48 @@ class Reassembly:
         assembly = self._assemblies.get(name)
         if assembly is None:
             assembly = self._assemblies[name] = Assembly(now + TIMEOUT)
-        if assembly.dead or not self._fits(assembly, offset, more, piece, len(head)):
+        if assembly.dead or not self._fits(assembly, offset, more, piece):
             self._kill(assembly)
             raise ValueError("overlapping or impossible fragment")
         if offset == 0:
             assembly.head = head
+            assembly.first = bytes(packet[:MAX_FIRST])
         if not more:
             assembly.size = offset + len(piece)
         if offset not in assembly.pieces:
             assembly.pieces[offset] = piece
             assembly.octets += len(piece)
             self._octets += len(piece)
-        self._bound()
         if assembly.head is None or assembly.octets != assembly.size:
+            self._bound()
             return None
         self._remove(name)
         text = b"".join(assembly.pieces[at] for at in sorted(assembly.pieces))
-        return _whole(assembly.head, text)
+        whole = _whole(assembly.head, text)
+        if whole is None:
+            raise ValueError("longer than a packet can be")
+        return whole
 
-    def expire(self, now: float) -> None:
-        """Forget packets that will not become whole."""
+    def expire(self, now: float) -> list[bytes | None]:
+        """Forget packets that will not become whole.
+
+        Returns the first fragment of each, to be told to its sender, or ``None`` where
+        that had not come or no error is due.
+        """
+        expired: list[bytes | None] = []
         while self._assemblies:
             name, assembly = next(iter(self._assemblies.items()))
             if assembly.expires_at > now:
-                return
+                break
             self._remove(name)
+            expired.append(None if assembly.dead else assembly.first)
+        return expired
 
     @staticmethod
-    def _fits(assembly: Assembly, offset: int, more: bool, piece: bytes, head: int) -> bool:
+    def _fits(assembly: Assembly, offset: int, more: bool, piece: bytes) -> bool:
         end = offset + len(piece)
         # Only the last may have a length that is not a multiple of 8, or be empty.
         if not piece or (more and len(piece) % 8):
-            return False
-        if end + head > 65_535 + (40 if head == 40 else 0):
             return False
         if len(assembly.pieces) >= MAX_FRAGMENTS:
             return False
@@ -145,11 +170,14 @@ class Reassembly:
     def _bound(self) -> None:
         while self._octets > MAX_OCTETS or len(self._assemblies) > MAX_PACKETS:
             self._remove(next(iter(self._assemblies)))
+            self._evicted += 1
 
 
-def _whole(head: bytes, text: bytes) -> bytes:
-    """Join header and payload, as a packet that was never cut."""
+def _whole(head: bytes, text: bytes) -> bytes | None:
+    """Join header and payload, as a packet that was never cut; ``None`` if too long."""
     fixed = bytearray(head)
+    if len(text) + (len(head) if head[0] >> 4 == 4 else 0) > 65_535:
+        return None
     if head[0] >> 4 == 6:
         fixed[4:6] = len(text).to_bytes(2, "big")
     else:

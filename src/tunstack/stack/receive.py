@@ -2,25 +2,30 @@
 
 from tunstack.stack import seq
 
-MAX_SEGMENTS = 512
-"""Pieces held per connection. What comes beyond is dropped; the host sends it again."""
+MAX_BLOCKS = 256
+"""Blocks held per connection, with holes between them. A segment that would make one
+more is dropped, and the host sends it again: segments of single octets are cheap to
+send and dear to keep (CVE-2018-5390)."""
 
 
 class OutOfOrder:
-    """Pieces beyond RCV.NXT, sorted and without overlap.
+    """Blocks beyond RCV.NXT, sorted, without overlap, each as long as can be.
 
     They lie inside the window, so the window bounds their octets. Octets that came twice
     are kept as they came first.
     """
 
-    __slots__ = ("_latest", "_pieces")
+    __slots__ = ("_blocks", "_recent", "octets")
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[int, bytes]] = []
-        self._latest = 0
+        self._blocks: list[tuple[int, bytearray]] = []
+        self._recent: list[int] = []
+        """Where they begin, the one that grew last first."""
+        self.octets = 0
+        """Octets held."""
 
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
+    def __len__(self) -> int:
+        return len(self._blocks)
 
     def insert(self, nxt: int, start: int, text: memoryview) -> bool:
         """Keep what is new of a segment.
@@ -30,51 +35,69 @@ class OutOfOrder:
             start: sequence number of the first octet, behind ``nxt``.
             text: copied as far as it is kept.
 
-        Returns whether it was kept; false when there are too many pieces.
+        Returns whether it was kept; false when there are too many blocks.
         """
-        self._latest = start
+        blocks = self._blocks
         begin = seq.sub(start, nxt)
         end = begin + len(text)
-        kept: list[tuple[int, bytes]] = []
-        at = begin
-        for other, piece in self._pieces:
-            left = seq.sub(other, nxt)
-            right = left + len(piece)
-            if at < min(left, end):
-                gap = bytes(text[at - begin : min(left, end) - begin])
-                kept.append((seq.add(nxt, at), gap))
-            at = max(at, right)
-            kept.append((other, piece))
-        if at < end:
-            kept.append((seq.add(nxt, at), bytes(text[at - begin :])))
-        if len(kept) > MAX_SEGMENTS:
+        # Those that touch the text are blocks[first:last]; most text comes at the end.
+        last = len(blocks)
+        while last and seq.sub(blocks[last - 1][0], nxt) > end:
+            last -= 1
+        first = last
+        while first and self._right(blocks[first - 1], nxt) >= begin:
+            first -= 1
+        if first == last and len(blocks) >= MAX_BLOCKS:
             return False
-        self._pieces = kept
+        touching = blocks[first:last]
+        for left, _ in touching:
+            self._recent.remove(left)
+        if touching and seq.sub(touching[0][0], nxt) <= begin:
+            at, joined = touching.pop(0)
+        else:
+            at, joined = start, bytearray()
+        held = len(joined)
+        right = seq.sub(at, nxt) + held
+        for left, block in touching:
+            gap = seq.sub(left, nxt) - right
+            joined += text[right - begin : right - begin + gap]
+            joined += block
+            held += len(block)
+            right += gap + len(block)
+        if right < end:
+            joined += text[right - begin :]
+        blocks[first:last] = [(at, joined)]
+        self.octets += len(joined) - held
+        self._recent.insert(0, at)
         return True
 
     def pop(self, nxt: int) -> bytes | None:
-        """Give the piece that begins at RCV.NXT, or what of an older one lies behind it."""
-        while self._pieces:
-            start, piece = self._pieces[0]
+        """Give the block that begins at RCV.NXT, or what of an older one lies behind it."""
+        while self._blocks:
+            start, block = self._blocks[0]
             if seq.lt(nxt, start):
                 return None
-            del self._pieces[0]
+            del self._blocks[0]
+            self._recent.remove(start)
+            self.octets -= len(block)
             old = seq.sub(nxt, start)
-            if old < len(piece):
-                return piece[old:]
+            if old < len(block):
+                return bytes(memoryview(block)[old:])
         return None
 
-    def sack_blocks(self, most: int) -> tuple[tuple[int, int], ...]:
-        """Give the blocks to report (RFC 2018, section 4): the latest one first."""
-        blocks: list[tuple[int, int]] = []
-        for start, piece in self._pieces:
-            end = seq.add(start, len(piece))
-            if blocks and blocks[-1][1] == start:
-                blocks[-1] = (blocks[-1][0], end)
-            else:
-                blocks.append((start, end))
-        for index, (left, right) in enumerate(blocks):
-            if seq.le(left, self._latest) and seq.lt(self._latest, right):
-                blocks.insert(0, blocks.pop(index))
-                break
-        return tuple(blocks[:most])
+    def sack_blocks(self, most: int, skip: int = 0) -> tuple[tuple[int, int], ...]:
+        """Give the blocks to report (RFC 2018, section 4): the latest one first.
+
+        Args:
+            most: blocks in one segment.
+            skip: later ones, which further segments report.
+        """
+        blocks = dict(self._blocks)
+        return tuple(
+            (left, seq.add(left, len(blocks[left])))
+            for left in self._recent[skip : skip + most]
+        )
+
+    @staticmethod
+    def _right(block: tuple[int, bytearray], nxt: int) -> int:
+        return seq.sub(block[0], nxt) + len(block[1])

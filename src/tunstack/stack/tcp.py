@@ -16,22 +16,25 @@ stack calls :meth:`Connection.output` once per turn, so one turn makes one ACK.
 
 There is no congestion control: the network is a queue in this computer's memory and the
 receiver's window bounds what is in it. Loss is possible all the same, so there are
-retransmission (RFC 6298), SACK both ways (RFC 2018) and recovery by it (RFC 6675,
-without its pipe: there is no cwnd to compare it with).
+retransmission (RFC 6298), SACK both ways (RFC 2018) and recovery (:mod:`.recovery`).
+``docs/tcp.md`` says what is done, what is left out, and why.
 """
 
+import struct
 from enum import Enum
 from typing import Any
 
 from tunstack import _fastpath
 from tunstack.stack import seq
-from tunstack.stack.events import Event, What
+from tunstack.stack.common import MAX_OUT_OF_ORDER, Common
+from tunstack.stack.events import What
 from tunstack.stack.receive import OutOfOrder
-from tunstack.stack.rtt import RoundTrip
+from tunstack.stack.recovery import DUPLICATE_ACKS, Recovery
+from tunstack.stack.rtt import PTO_MINIMUM, PTO_RECOVERY, RTO_FALLBACK, RoundTrip
 from tunstack.stack.send import SendQueue
 from tunstack.wire import key as flow_key
 from tunstack.wire import tcp as wire
-from tunstack.wire.record import Record
+from tunstack.wire.record import MORE_OPTIONS, NO_OPTIONS, TIMESTAMPS, Record
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
@@ -41,9 +44,6 @@ MAX_PIECE = 65_000
 MAX_SHIFT = 14
 """RFC 7323, section 2.3."""
 
-DUPLICATE_ACKS = 3
-"""RFC 5681, section 3.2."""
-
 MAX_TIMEOUTS = 12
 """Retransmissions of one segment before the host is given up: RFC 9293, 3.8.3, R2."""
 
@@ -52,6 +52,28 @@ SYN_TIMEOUTS = 5
 
 MINIMUM_MSS = 88
 """Less would be an attack: 48 octets of text and 40 of options (CVE-2019-11479)."""
+
+CHALLENGE_INTERVAL = 0.5
+"""Seconds between two answers to what may be forged (RFC 5961, section 7), for each
+connection: a limit for all would tell one user of another (CVE-2016-5696). Linux has
+the same (tcp_invalid_ratelimit)."""
+
+KEEPALIVE_IDLE = 7200.0
+"""Seconds of silence before the host is asked whether it is there (RFC 1122, 4.2.3.6)."""
+
+KEEPALIVE_IDLE_FIN_WAIT_2 = 60.0
+"""The same when only the host's FIN is missing. Linux forgets such a connection then
+(tcp_fin_timeout), if nobody can read from it; here a half-closed one may last."""
+
+KEEPALIVE_INTERVAL = 75.0
+KEEPALIVE_PROBES = 9
+"""As Linux has them: tcp_keepalive_intvl, tcp_keepalive_probes."""
+
+_TIMESTAMPS = struct.Struct("!III")
+_TIMESTAMPS_HEAD = 0x0101080A
+"""NOP, NOP, kind 8, length 10: RFC 7323, appendix A."""
+
+_HALF = 1 << 31
 
 
 class State(Enum):
@@ -99,6 +121,7 @@ _AFTER_FIN_ACKED = {
     S.LAST_ACK: S.CLOSED,
 }
 
+_HALF_OPEN = {S.PENDING, S.SYN_RECEIVED}
 _TAKES_TEXT = {S.ESTABLISHED, S.FIN_WAIT_1, S.FIN_WAIT_2}
 _SENDS_TEXT = {S.ESTABLISHED, S.CLOSE_WAIT, S.FIN_WAIT_1, S.CLOSING, S.LAST_ACK}
 
@@ -123,12 +146,15 @@ class Snd:
 class Rcv:
     """Receive sequence variables; ``edge`` is RCV.NXT + RCV.WND as last said."""
 
-    __slots__ = ("edge", "irs", "nxt", "shift")
+    __slots__ = ("acked", "edge", "irs", "nxt", "shift", "ts_recent")
 
     def __init__(self, irs: int) -> None:
         self.irs = irs
         self.nxt = seq.add(irs, 1)
         self.edge = self.nxt
+        self.acked = self.nxt
+        """Last.ACK.sent (RFC 7323, section 4.3)."""
+        self.ts_recent = 0
         self.shift = 0
 
 
@@ -139,44 +165,54 @@ class Connection:
         key: flow key (37 octets) of the host's packets.
         irs, options, window: of the host's SYN.
         iss: initial send sequence number.
+        ts_offset: of our timestamps, so that they tell nothing (RFC 7323, section 7.1).
         mss: what the device can carry.
         vnet: octets of virtio header, 10 or 0.
         receive_buffer: the most that RCV.WND opens to; decides the window scale.
-        events: where to put what happens.
+        time_wait: seconds in TIME-WAIT.
+        now: the time.
+        common: of all connections of the stack.
     """
 
     __slots__ = (
         "ack_due",
         "armed_at",
+        "asked",
+        "asked_at",
+        "challenged_at",
+        "common",
         "context",
         "credit",
         "deadline",
-        "duplicates",
-        "events",
+        "early",
         "fin_due",
         "fin_seq",
-        "high_rxt",
+        "form",
+        "heard_at",
+        "keepalive_due",
         "key",
         "mss",
         "out_of_order",
         "peer_fin",
         "probe_due",
+        "probed",
         "queue",
         "rcv",
         "receive_buffer",
-        "recover",
+        "recovery",
         "resend",
         "rst_due",
         "rtt",
         "sack",
-        "sacked",
         "scale",
         "snd",
         "state",
+        "syn",
         "time_wait",
         "timed_at",
         "timed_seq",
         "timeouts",
+        "ts_offset",
         "vnet",
     )
 
@@ -188,11 +224,13 @@ class Connection:
         options: wire.Options,
         window: int,
         iss: int,
+        ts_offset: int,
         mss: int,
         vnet: int,
         receive_buffer: int,
         time_wait: float,
-        events: list[Event],
+        now: float,
+        common: Common,
     ) -> None:
         self.key = key
         self.state = S.PENDING
@@ -207,10 +245,18 @@ class Connection:
             self.snd.shift = options.window_scale
             self.rcv.shift = _shift_for(receive_buffer)
         self.sack = options.sack_permitted
+        self.form = NO_OPTIONS
+        """The options that an ordinary segment of this connection has."""
+        self.ts_offset = ts_offset
+        if options.timestamps is not None:
+            self.form = TIMESTAMPS
+            self.rcv.ts_recent = options.timestamps[0]
         self.vnet = vnet
-        self.receive_buffer = receive_buffer
+        self.receive_buffer = min(receive_buffer, 65_535 << self.rcv.shift)
         self.time_wait = time_wait
-        self.events = events
+        self.common = common
+        self.syn: tuple[bytes, int] | None = None
+        """The host's SYN, to be quoted, and the octets of text on it; while PENDING."""
         self.credit = 0
         """Octets that the manager takes from here on."""
         self.context: Any = None
@@ -220,23 +266,29 @@ class Connection:
         self.peer_fin: int | None = None
         """Sequence number of a FIN that came before what precedes it."""
         self.ack_due = False
+        self.early = 0
+        """Segments of this turn that came before what precedes them."""
         self.probe_due = False
+        self.keepalive_due = False
         self.fin_due = False
         """The cluster has finished: FIN goes behind the last of the queue."""
         self.fin_seq: int | None = None
-        self.duplicates = 0
-        self.recover: int | None = None
-        """RFC 6675's RecoveryPoint: SND.NXT when loss was noticed."""
-        self.high_rxt = 0
+        self.recovery: Recovery | None = None
         self.resend = False
-        self.sacked: list[tuple[int, int]] | None = None
         self.rst_due: int | None = None
         """Sequence number of a RST that answers an ACK of nothing we sent."""
         self.rtt: RoundTrip | None = None
         self.timeouts = 0
         """Times the timer has gone off since the host last said anything."""
+        self.probed = False
+        """The probe time-out has passed since SND.UNA moved; what follows is RTO."""
         self.timed_seq = 0
         self.timed_at: float | None = None
+        self.challenged_at = -CHALLENGE_INTERVAL
+        self.heard_at = now
+        self.asked_at = now
+        self.asked = 0
+        """Keep-alive probes since the host was last heard."""
         self.deadline: float | None = None
         self.armed_at: float | None = None
 
@@ -250,46 +302,73 @@ class Connection:
             memory: must stay as it is until the events have been handled.
             now: the time.
         """
-        seg_seq, seg_ack, _, options, start, end, window, _, _, flags, _, _ = segment
+        seg_seq, seg_ack, _, _, start, end, window, _, _, flags, form, _, tsval = segment
         rcv, snd = self.rcv, self.snd
         length = end - start
+        self.heard_at = now
         if (
             self.state is S.ESTABLISHED
             and flags & ~PSH == ACK
             and seg_seq == rcv.nxt
-            and options == start
+            and form == self.form
             and self.out_of_order is None
+            and self.peer_fin is None
             and length <= (rcv.edge - seg_seq) & seq.MASK
+            and (form == NO_OPTIONS or (tsval - rcv.ts_recent) & seq.MASK < _HALF)
         ):
             advance = (seg_ack - snd.una) & seq.MASK
             if advance <= (snd.nxt - snd.una) & seq.MASK:
                 window <<= snd.shift
-                if advance and self.recover is None:
+                if seg_seq == rcv.acked:
+                    rcv.ts_recent = tsval
+                if advance and self.recovery is None:
                     self._advance(seg_ack, now)
                     snd.wnd, snd.wl1, snd.wl2 = window, seg_seq, seg_ack
+                    if window > snd.max_wnd:
+                        snd.max_wnd = window
                 elif advance or not length or window != snd.wnd:
                     self._check_ack(seg_seq, seg_ack, window, length, (), now)
+                else:
+                    snd.wl1, snd.wl2 = seg_seq, seg_ack
                 if length:
                     rcv.nxt = (seg_seq + length) & seq.MASK
                     self.credit -= length
                     self.ack_due = True
-                    self.events.append((What.DATA, self, memory, start, end))
+                    self.common.events.append((What.DATA, self, memory, start, end))
                 return
         self._arrive(segment, memory, now)
 
     def _arrive(self, segment: Record, memory: bytearray | bytes, now: float) -> None:
-        seg_seq, seg_ack, _, options, start, end, window, _, _, flags, _, _ = segment
+        seg_seq, seg_ack, _, at, start, end, window, _, _, flags, form, _, tsval = segment
         rcv, snd = self.rcv, self.snd
+        if self.state is S.CLOSED:
+            return  # by an earlier segment of the same turn
         if self.state is S.PENDING:
             self._arrive_pending(seg_seq, flags)
             return
-        if self.state is S.SYN_RECEIVED and flags & SYN and seg_seq == rcv.irs:
-            self._send_again(snd.una)  # our SYN-ACK was lost
-            return
-        # First, check the sequence number.
-        if not self._acceptable(seg_seq, end - start, flags & FIN):
-            if not flags & RST:
-                self.ack_due = True
+        if self.state is S.SYN_RECEIVED:
+            if flags & (SYN | ACK | RST) == SYN and seg_seq == rcv.irs:
+                self.resend = True  # our SYN-ACK was lost
+                return
+            if flags & (ACK | RST) == ACK and seg_ack != snd.nxt:
+                self.rst_due = seg_ack  # section 3.5.2, the second group
+                return
+        options = _NONE
+        if form == MORE_OPTIONS:
+            options = wire.parse_options(memoryview(memory)[at:start])
+            if options.timestamps is not None:
+                form, tsval = TIMESTAMPS, options.timestamps[0]
+        stamped = form == TIMESTAMPS == self.form
+        # First, check the sequence number; before it, PAWS: RFC 7323, section 5.3.
+        if (stamped and not flags & RST and seq.lt(tsval, rcv.ts_recent)) or (
+            not self._acceptable(seg_seq, end - start, flags)
+        ):
+            if flags & RST:
+                return
+            if (end > start or flags & FIN) and not flags & SYN:
+                self.ack_due = True  # a retransmission: the host has to learn
+            else:
+                self._challenge(now)
             if flags & FIN and self.state is S.TIME_WAIT:
                 self.deadline = now + self.time_wait  # our last ACK was lost
             return
@@ -298,30 +377,30 @@ class Connection:
             if seg_seq == rcv.nxt:
                 self._fail()
             else:
-                self.ack_due = True
+                self._challenge(now)
             return
         # Fourth, check the SYN bit: RFC 5961, section 4.2.
         if flags & SYN:
-            self.ack_due = True
+            self._challenge(now)
             return
         # Fifth, check the ACK field.
         if not flags & ACK:
             return
-        if self.state is S.SYN_RECEIVED and not self._establish(seg_ack):
-            return
-        blocks: tuple[tuple[int, int], ...] = ()
-        if options < start and self.sack:
-            blocks = wire.parse_options(memoryview(memory)[options:start]).sack
+        if stamped and seq.le(seg_seq, rcv.acked):
+            rcv.ts_recent = tsval
+        if self.state is S.SYN_RECEIVED:
+            self._establish(now)
         if not self._check_ack(
-            seg_seq, seg_ack, window << snd.shift, end - start, blocks, now
+            seg_seq, seg_ack, window << snd.shift, end - start, options.sack, now
         ):
             return
         # Seventh, process the segment text; eighth, check the FIN bit.
-        if flags & FIN:
-            self.peer_fin = seq.add(seg_seq, end - start)
+        fin = seq.add(seg_seq, end - start)
+        if flags & FIN and seq.le(fin, rcv.edge):
+            self.peer_fin = fin
         if end > start and self.state in _TAKES_TEXT:
             self._take_text(seg_seq, memory, start, end)
-        elif end > start:
+        elif end > start or flags & FIN:
             self.ack_due = True
         self._check_fin(now)
 
@@ -330,25 +409,40 @@ class Connection:
         if flags & RST and seg_seq == self.rcv.nxt:
             self._fail()
 
-    def _acceptable(self, seg_seq: int, text: int, fin: int) -> bool:
-        """RFC 9293, table 6; a FIN takes one number but no room in the window."""
+    def _acceptable(self, seg_seq: int, text: int, flags: int) -> bool:
+        """RFC 9293, table 6; a FIN takes one number but no room in the window.
+
+        What begins at RCV.NXT is, even when the window is closed: its ACK and RST count
+        (section 3.10.7.4), and text is cut to the window.
+        """
         rcv = self.rcv
+        if seg_seq == rcv.nxt:
+            return True
         wnd = seq.sub(rcv.edge, rcv.nxt)
-        if seg_seq == rcv.nxt and (wnd or not text):
-            return True
-        if seq.sub(seg_seq, rcv.nxt) < wnd:
-            return True
-        length = text + fin
+        if seq.sub(seg_seq, rcv.nxt) < wnd or flags & RST:
+            return seq.sub(seg_seq, rcv.nxt) < wnd
+        length = text + (flags & FIN)
         return bool(length and wnd and seq.sub(seq.add(seg_seq, length - 1), rcv.nxt) < wnd)
 
-    def _establish(self, seg_ack: int) -> bool:
-        """SYN-RECEIVED: the ACK of our SYN, or a RST to what is not one."""
-        snd = self.snd
-        if not (seq.lt(snd.una, seg_ack) and seq.le(seg_ack, snd.nxt)):
-            self.rst_due = seg_ack
-            return False
+    def _challenge(self, now: float) -> None:
+        """Say where we are, as the segment may be forged: RFC 5961, section 7."""
+        if now - self.challenged_at >= CHALLENGE_INTERVAL:
+            self.challenged_at = now
+            self.ack_due = True
+
+    def _establish(self, now: float) -> None:
+        """SYN-RECEIVED: our SYN has been acknowledged."""
+        self.rtt = RoundTrip()
+        if self.timed_at is not None:
+            self.rtt.sample(now - self.timed_at)
+            self.timed_at = None
+        elif self.timeouts:
+            self.rtt.initial = RTO_FALLBACK
+        self.snd.una = self.snd.nxt
+        self.timeouts = 0
+        self.probed = False
+        self.deadline = None
         self._enter(S.ESTABLISHED)
-        return True
 
     def _check_ack(
         self,
@@ -362,28 +456,41 @@ class Connection:
         """Step five; returns false when the segment goes no further."""
         snd = self.snd
         if seq.lt(snd.nxt, seg_ack):
-            self.ack_due = True  # of something not sent yet
+            self._challenge(now)  # of something not sent yet
             return False
         if seq.lt(seg_ack, snd.una):
             # RFC 5961, section 5.2: too old to come from this connection.
-            if seq.sub(snd.una, seg_ack) > max(snd.max_wnd, 65_535):
-                self.ack_due = True
+            if seq.sub(snd.una, seg_ack) > snd.max_wnd:
+                self._challenge(now)
                 return False
             return True
         self.timeouts = 0
-        if blocks:
-            self._note_sacked(seg_ack, blocks)
-        if seg_ack != snd.una:
+        news = False
+        if blocks and self.sack and seg_ack != snd.nxt:
+            if self.recovery is None:
+                self.recovery = Recovery()
+            news = self.recovery.note(seg_ack, snd.nxt, blocks)
+        advance = seg_ack != snd.una
+        if advance:
             self._advance(seg_ack, now)
-            if self.recover is not None:
-                self._go_on_recovering(seg_ack)
-        elif length == 0 and window == snd.wnd and seg_ack != snd.nxt:
+        elif news or (length == 0 and window == snd.wnd and seg_ack != snd.nxt):
             self._count_duplicate()
-        if seq.lt(snd.wl1, seg_seq) or (snd.wl1 == seg_seq and seq.le(snd.wl2, seg_ack)):
-            if window and not snd.wnd and self.rtt is not None:
+        if self.recovery is not None:
+            self._recover()
+        # What moves SND.UNA says the window of now, even when it fills a hole and so has
+        # a lower number than what came before it; Linux has it so, too.
+        if (
+            advance
+            or seq.lt(snd.wl1, seg_seq)
+            or (snd.wl1 == seg_seq and seq.le(snd.wl2, seg_ack))
+        ):
+            opens = window and not snd.wnd and self.state is not S.TIME_WAIT
+            if opens and self.rtt is not None:
                 self.rtt.backoff = 0  # no more probes
-                if snd.una == snd.nxt:
-                    self.deadline = None
+                self.deadline = None
+                if snd.una != snd.nxt:
+                    # It had shrunk: what was beyond it is missing.
+                    self._time_out()
             snd.wnd, snd.wl1, snd.wl2 = window, seg_seq, seg_ack
             snd.max_wnd = max(snd.max_wnd, window)
         return True
@@ -395,13 +502,14 @@ class Connection:
         rtt = self.rtt
         if rtt is None:
             rtt = self.rtt = RoundTrip()
-        if snd.una == snd.iss:
-            octets -= 1  # our SYN
         if self.timed_at is not None and seq.lt(self.timed_seq, seg_ack):
             rtt.sample(now - self.timed_at)
             self.timed_at = None
-        rtt.backoff = self.timeouts = self.duplicates = 0
+        self.timeouts = 0
+        self.probed = False
         snd.una = seg_ack
+        if self.recovery is not None and self.recovery.advance(seg_ack, octets):
+            self.recovery = None
         fin_acked = self.fin_seq is not None and seq.lt(self.fin_seq, seg_ack)
         if fin_acked:
             octets -= 1
@@ -411,8 +519,10 @@ class Connection:
             queue.acknowledge(octets)
             if not queue.size:
                 self.queue = None
-            self.events.append((What.ACKED, self, octets))
-        self.deadline = None if seg_ack == snd.nxt else now + rtt.rto
+            self.common.events.append((What.ACKED, self, octets))
+        self.deadline = None
+        if seg_ack != snd.nxt:
+            self._set_timer(now)
         if fin_acked:
             self.fin_seq = None
             self._enter(_AFTER_FIN_ACKED[self.state])
@@ -432,14 +542,13 @@ class Connection:
         if start >= end:
             return
         if seg_seq != rcv.nxt:
-            if self.out_of_order is None:
-                self.out_of_order = OutOfOrder()
-            text = memoryview(memory)[start:end]
-            self.out_of_order.insert(rcv.nxt, seg_seq, text)
+            self._keep(seg_seq, memoryview(memory)[start:end])
             return
         self._deliver(memory, start, end)
         while self.out_of_order is not None:
+            held = self.out_of_order.octets
             piece = self.out_of_order.pop(rcv.nxt)
+            self.common.out_of_order += self.out_of_order.octets - held
             if piece is not None:
                 self._deliver(piece, 0, len(piece))
             if not self.out_of_order:
@@ -447,10 +556,25 @@ class Connection:
             if piece is None:
                 break
 
+    def _keep(self, seg_seq: int, text: memoryview) -> None:
+        """Hold text until what precedes it has come, within limits."""
+        common = self.common
+        self.early += 1
+        if self.out_of_order is None:
+            self.out_of_order = OutOfOrder()
+        held = self.out_of_order.octets
+        if common.out_of_order + len(text) > MAX_OUT_OF_ORDER or not (
+            self.out_of_order.insert(self.rcv.nxt, seg_seq, text)
+        ):
+            common.drops["out-of-order-limit"] += 1
+        common.out_of_order += self.out_of_order.octets - held
+        if not self.out_of_order:
+            self.out_of_order = None
+
     def _deliver(self, memory: bytearray | bytes, start: int, end: int) -> None:
         self.rcv.nxt = seq.add(self.rcv.nxt, end - start)
         self.credit -= end - start
-        self.events.append((What.DATA, self, memory, start, end))
+        self.common.events.append((What.DATA, self, memory, start, end))
 
     def _check_fin(self, now: float) -> None:
         """Take the host's FIN: step eight of segment arrival."""
@@ -461,80 +585,56 @@ class Connection:
             return
         self.rcv.nxt = self.rcv.edge = seq.add(self.rcv.nxt, 1)
         self.peer_fin = None
-        self.events.append((What.FIN, self))
+        self.common.events.append((What.FIN, self))
         self._enter(_AFTER_PEER_FIN[self.state])
         if self.state is S.TIME_WAIT:
             self.deadline = now + self.time_wait
 
     # Loss
 
-    def _note_sacked(self, una: int, blocks: tuple[tuple[int, int], ...]) -> None:
-        """Keep the host's SACK blocks, merged and sorted (RFC 6675, Update)."""
-        snd = self.snd
-        merged: list[tuple[int, int]] = []
-        known = [
-            (left, right)
-            for left, right in (*(self.sacked or ()), *blocks)
-            # In what is outstanding: anything else is old, reversed or forged.
-            if seq.lt(una, right)
-            and seq.lt(left, right)
-            and seq.le(una, left)
-            and seq.le(right, snd.nxt)
-        ]
-        for left, right in sorted(known, key=lambda block: seq.sub(block[0], una)):
-            if merged and seq.le(left, merged[-1][1]):
-                if seq.lt(merged[-1][1], right):
-                    merged[-1] = (merged[-1][0], right)
-            else:
-                merged.append((left, right))
-        self.sacked = merged or None
-
     def _count_duplicate(self) -> None:
-        self.duplicates += 1
-        if self.recover is not None:
-            if self.sacked:
-                self._resend_more()
-        elif self.duplicates >= DUPLICATE_ACKS:
-            self._start_recovery()
+        if self.recovery is None:
+            self.recovery = Recovery()
+        self.recovery.duplicates += 1
 
-    def _start_recovery(self) -> None:
-        self.recover = self.snd.nxt
-        self.high_rxt = self.snd.una
-        self._resend_more()
-
-    def _go_on_recovering(self, seg_ack: int) -> None:
-        assert self.recover is not None
-        if seq.le(self.recover, seg_ack):
-            self.recover = None
-            self.sacked = None
+    def _recover(self) -> None:
+        """An acknowledgment has come while something may be lost."""
+        recovery, snd = self.recovery, self.snd
+        assert recovery is not None
+        if recovery.point is None:
+            if not recovery.shows_loss(snd.mss):
+                return
+            recovery.begin(snd.una, snd.nxt)
         else:
-            if seq.lt(self.high_rxt, seg_ack):
-                self.high_rxt = seg_ack
-            # A partial acknowledgment: what follows it is missing too (RFC 6582),
-            # unless it is on its way again.
-            if self.high_rxt == seg_ack or self.sacked:
-                self._resend_more()
-
-    def _resend_more(self) -> None:
+            recovery.look_again(snd.una, snd.nxt, snd.mss)
         self.resend = True
 
-    def _send_again(self, start: int) -> None:
-        self.high_rxt = start
-        self._resend_more()
+    def _time_out(self) -> None:
+        """Send again from SND.UNA on (RFC 6298, section 5.4)."""
+        if self.recovery is None:
+            self.recovery = Recovery()
+        self.recovery.time_out(self.snd.una, self.snd.nxt, self._most(b""))
+        self.resend = True
 
-    def _next_hole(self) -> tuple[int, int] | None:
-        """Give the first stretch to send again: RFC 6675, NextSeg rule 1."""
+    def shrink(self, mss: int, seg_seq: int) -> bool:
+        """A router on the way could not pass on a segment (RFC 1191, RFC 8201).
+
+        Args:
+            mss: what would have fitted.
+            seg_seq: sequence number of the segment, to be believed only when it is on
+                its way (RFC 5927, section 4.1).
+
+        Returns whether anything changed.
+        """
         snd = self.snd
-        left = self.high_rxt if seq.lt(snd.una, self.high_rxt) else snd.una
-        limit = self.recover if self.recover is not None else snd.nxt
-        for start, end in self.sacked or ():
-            if seq.lt(left, start):
-                return left, start
-            if seq.lt(left, end):
-                left = end
-        if self.sacked and left != snd.una:
-            return None  # nothing above the highest SACK is known to be lost
-        return (left, limit) if seq.lt(left, limit) else None
+        if seq.sub(seg_seq, snd.una) >= seq.sub(snd.nxt, snd.una) or mss >= snd.mss:
+            return False
+        snd.mss = max(MINIMUM_MSS, mss)
+        if self.state is not S.SYN_RECEIVED:
+            self._time_out()
+            assert self.recovery is not None
+            self.recovery.allowed = snd.wnd  # it was no congestion
+        return True
 
     # What the cluster says
 
@@ -546,6 +646,7 @@ class Connection:
         """
         if self.state is not S.PENDING:
             return
+        self.syn = None
         self._enter(S.SYN_RECEIVED)
         self.credit = credit
         self.snd.nxt = seq.add(self.snd.iss, 1)
@@ -575,7 +676,7 @@ class Connection:
         """
         if self.state not in (S.PENDING, S.TIME_WAIT, S.CLOSED):
             self.output(out, now)
-            self._packet(out, self.snd.nxt, RST | ACK, [])
+            self._packet(out, self.snd.nxt, RST | ACK, [], self._options(now))
         self._enter(S.CLOSED)
 
     def discard(self) -> None:
@@ -588,51 +689,85 @@ class Connection:
         """Append the packets that are due: lists of pieces of memory."""
         if self.state is S.CLOSED:
             return
-        if self.resend:
-            self._output_again(out, now)
         if self.rst_due is not None:
-            self._packet(out, self.rst_due, RST, [])
+            self._refuse(out, self.rst_due)
             self.rst_due = None
-        if self.probe_due and self.snd.wnd == 0:
-            # An octet that was acknowledged long ago draws an ACK with the window
-            # (section 3.8.6.1; Linux probes the same way).
-            self._packet(out, seq.sub(self.snd.una, 1), ACK, [])
-        if self.queue is not None or (self.fin_due and self.fin_seq is None):
-            self._output_new(out, now)
-        self.probe_due = False
-        if self.ack_due or self._window_worth_saying():
-            self._packet(out, self.snd.nxt, ACK, [])
-
-    def _output_again(self, out: list[list[Any]], now: float) -> None:
-        self.resend = False
-        snd = self.snd
-        self.timed_at = None  # Karn: what is sent twice measures nothing
-        if self.state is S.SYN_RECEIVED:
+        if self.resend and self.state is S.SYN_RECEIVED:
+            self.resend = False
             self._synchronize(out, now)
-            self._set_timer(now)
             return
-        hole = self._next_hole()
-        if hole is None:
-            return
-        left, right = hole
-        views: list[memoryview] = []
-        if self.queue is not None:
-            offset = seq.sub(left, snd.una)
-            most = min(seq.sub(right, left), self._most())
-            views = self.queue.peek(offset, most)
-        length = sum(map(len, views))
-        flags = PSH | ACK if length else ACK
-        end = seq.add(left, length)
-        if self.fin_seq == end:
-            flags |= FIN
-            end = seq.add(end, 1)
-        if end == left:
-            return
-        self._packet(out, left, flags, views, length)
-        self.high_rxt = end
-        self._set_timer(now)
+        options = self._options(now)
+        if self.resend:
+            self._output_again(out, options, now)
+        if self.keepalive_due or (self.probe_due and self.snd.wnd == 0):
+            # An octet that was acknowledged long ago draws an ACK with the window
+            # (section 3.8.6.1, RFC 1122 section 4.2.3.6; Linux probes the same way).
+            self._packet(out, seq.sub(self.snd.una, 1), ACK, [], options)
+        if self.queue is not None or (self.fin_due and self.fin_seq is None):
+            self._output_new(out, options, now)
+        self.probe_due = self.keepalive_due = False
+        if self.early > 1 and self.out_of_order is not None:
+            self._acknowledge_early(out, now)
+        self.early = 0
+        if self.ack_due or self._window_worth_saying():
+            self._packet(out, self.snd.nxt, ACK, [], options)
 
-    def _output_new(self, out: list[list[Any]], now: float) -> None:
+    def _acknowledge_early(self, out: list[list[Any]], now: float) -> None:
+        """Send all but the last of the ACKs that a turn of early segments is owed.
+
+        RFC 5681, section 4.2, wants one for each, at once. Three are enough to be
+        understood, and so many as say each block once (RFC 2018, section 4).
+        """
+        assert self.out_of_order is not None
+        owed = min(self.early, max(DUPLICATE_ACKS, len(self.out_of_order)))
+        for skip in range(owed - 1, 0, -1):
+            options = self._options(now, min(skip, len(self.out_of_order) - 1))
+            self._packet(out, self.snd.nxt, ACK, [], options)
+        self.ack_due = True
+
+    def _output_again(self, out: list[list[Any]], options: bytes, now: float) -> None:
+        """Send what is missing: all that is known to be, or as much as is allowed."""
+        self.resend = False
+        snd, recovery = self.snd, self.recovery
+        if recovery is None:
+            return
+        # What was beyond a window that shrank may wait (section 3.8.6, SHLD-16); in one
+        # that is closed one segment is the probe (MUST-34).
+        edge = seq.add(snd.una, snd.wnd or snd.mss)
+        pieces: list[tuple[int, int, list[memoryview], int]] = []
+        while (hole := recovery.next_hole(snd.una)) is not None:
+            left, right = hole
+            if recovery.allowed is not None and (
+                seq.sub(left, snd.una) >= recovery.allowed
+            ):
+                break
+            views: list[memoryview] = []
+            if self.queue is not None and seq.lt(left, edge):
+                right = min(right, edge, key=lambda at: seq.sub(at, left))
+                offset = seq.sub(left, snd.una)
+                most = min(seq.sub(right, left), self._most(options))
+                views = self.queue.peek(offset, most)
+            length = sum(map(len, views))
+            end = seq.add(left, length)
+            flags = ACK
+            if self.fin_seq == end:
+                flags |= FIN
+                end = seq.add(end, 1)
+            if end == left:
+                break
+            pieces.append((left, flags, views, length))
+            recovery.high_rxt = end
+        for number, (left, flags, views, length) in enumerate(pieces, 1):
+            if length and (
+                number == len(pieces) or pieces[number][0] != seq.add(left, length)
+            ):
+                flags |= PSH
+            self._packet(out, left, flags, views, options, length)
+        if pieces:
+            self.timed_at = None  # Karn: what is sent twice measures nothing
+            self._set_timer(now)
+
+    def _output_new(self, out: list[list[Any]], options: bytes, now: float) -> None:
         """Send what the host's window lets through, and FIN behind the last of it."""
         if self.state not in _SENDS_TEXT or self.fin_seq is not None:
             return
@@ -641,12 +776,12 @@ class Connection:
         if queue is not None:
             left = queue.size - queue.sent
             usable = snd.wnd - seq.sub(snd.nxt, snd.una)
-            most = self._most()
+            most = self._most(options)
             while left > 0 and usable > 0:
                 # Sender's silly window avoidance, with its override: 3.8.6.2.1.
                 if (
                     usable < left
-                    and usable < min(snd.mss, snd.max_wnd // 2)
+                    and usable < min(snd.mss - len(options), snd.max_wnd // 2)
                     and not self.probe_due
                 ):
                     break
@@ -660,14 +795,14 @@ class Connection:
                 if not left and self.fin_due:
                     flags |= FIN
                     self._finish()
-                if self.timed_at is None and self.recover is None:
+                if self.timed_at is None and self.recovery is None:
                     self.timed_at, self.timed_seq = now, at
-                self._packet(out, at, flags, views, length)
+                self._packet(out, at, flags, views, options, length)
                 self._set_timer(now, running=True)
         if not left and self.fin_due and self.fin_seq is None:
             at = snd.nxt
             self._finish()
-            self._packet(out, at, FIN | ACK, [])
+            self._packet(out, at, FIN | ACK, [], options)
             self._set_timer(now, running=True)
         if left and snd.una == snd.nxt:
             self._set_timer(now, running=True)  # a closed window: probe it
@@ -678,9 +813,23 @@ class Connection:
         snd.nxt = seq.add(snd.nxt, 1)
         self._enter(_AFTER_OUR_FIN[self.state])
 
-    def _most(self) -> int:
-        """Octets of text in one packet; with offload the kernel cuts it by MSS."""
-        return MAX_PIECE if self.vnet else self.snd.mss
+    def _most(self, options: bytes) -> int:
+        """Octets of text in one packet; with offload the kernel cuts it by MSS.
+
+        MSS does not count options, and makes room for them (RFC 6691).
+        """
+        return MAX_PIECE if self.vnet else self.snd.mss - len(options)
+
+    def _options(self, now: float, skip: int = 0) -> bytes:
+        """Timestamps and SACK blocks, without the ``skip`` latest, of a segment."""
+        options, most = b"", 4
+        if self.form == TIMESTAMPS:
+            tsval = (int(now * 1000) + self.ts_offset) & seq.MASK
+            options = _TIMESTAMPS.pack(_TIMESTAMPS_HEAD, tsval, self.rcv.ts_recent)
+            most = 3
+        if self.out_of_order is not None and self.sack:
+            options += wire.sack_option(self.out_of_order.sack_blocks(most, skip))
+        return options
 
     def _window_worth_saying(self) -> bool:
         """Receiver's silly window avoidance: section 3.8.6.2.2."""
@@ -714,15 +863,26 @@ class Connection:
         """SYN-ACK, with a window that is not scaled (RFC 7323, section 2.2)."""
         rcv, snd = self.rcv, self.snd
         window = min(self.credit, 65_535)
-        rcv.edge = seq.add(rcv.nxt, window)
-        options = wire.syn_options(self.mss, rcv.shift if self.scale else None, self.sack)
-        if not self.timeouts:
-            self.timed_at, self.timed_seq = now, snd.iss
+        if window > seq.sub(rcv.edge, rcv.nxt):
+            rcv.edge = seq.add(rcv.nxt, window)
+        timestamps = None
+        if self.form == TIMESTAMPS:
+            timestamps = (int(now * 1000) + self.ts_offset) & seq.MASK, rcv.ts_recent
+        shift = rcv.shift if self.scale else None
+        options = wire.syn_options(self.mss, shift, self.sack, timestamps)
+        first = self.deadline is None and not self.timeouts
+        self.timed_at, self.timed_seq = (now if first else None), snd.iss
         header = _fastpath.frame_tcp(
             self.key, snd.iss, rcv.nxt, SYN | ACK, window, options, 0, 0, 0, 0, self.vnet
         )
         out.append([header])
         self.ack_due = False
+        self._set_timer(now, running=True)
+
+    def _refuse(self, out: list[list[Any]], at: int) -> None:
+        """Answer what acknowledges nothing we sent with ``<SEQ=SEG.ACK><CTL=RST>``."""
+        header = _fastpath.frame_tcp(self.key, at, 0, RST, 0, b"", 0, 0, 0, 0, self.vnet)
+        out.append([header])
 
     def _packet(
         self,
@@ -730,12 +890,10 @@ class Connection:
         at: int,
         flags: int,
         views: list[memoryview],
+        options: bytes,
         length: int = 0,
     ) -> None:
-        options = b""
-        if self.out_of_order is not None and self.sack:
-            options = wire.sack_option(self.out_of_order.sack_blocks(4))
-        mss = self.snd.mss
+        mss = self.snd.mss - len(options)
         total = 0
         if views and not self.vnet:
             text = b"".join(views)
@@ -755,17 +913,27 @@ class Connection:
             self.vnet,
         )
         out.append([header, *views])
+        self.rcv.acked = self.rcv.nxt
         self.ack_due = False
 
     # Time
 
     def _set_timer(self, now: float, *, running: bool = False) -> None:
-        """Start the retransmission timer (RFC 6298, section 5); not if it runs."""
+        """Start the retransmission timer (RFC 6298, section 5); not if it runs.
+
+        Before it goes off, once, the probe time-out of RFC 8985 does. Not for a single
+        segment, as its acknowledgment may be delayed.
+        """
         if running and self.deadline is not None:
             return
-        if self.rtt is None:
-            self.rtt = RoundTrip()
-        self.deadline = now + self.rtt.rto
+        rtt, snd = self.rtt, self.snd
+        if rtt is None:
+            rtt = self.rtt = RoundTrip()
+        pto = None
+        if not self.probed and self.sack and seq.sub(snd.nxt, snd.una) > snd.mss:
+            pto = rtt.pto(PTO_MINIMUM if self.recovery is None else PTO_RECOVERY)
+        self.deadline = now + (rtt.rto if pto is None else pto)
+        self.probed = pto is None
 
     def expire(self, now: float) -> None:
         """The deadline has come: probe, send again, give up, or end TIME-WAIT."""
@@ -773,34 +941,60 @@ class Connection:
         if self.state in (S.TIME_WAIT, S.CLOSED):
             self._enter(S.CLOSED)
             return
-        rtt = self.rtt
+        rtt, snd = self.rtt, self.snd
         assert rtt is not None
-        snd = self.snd
+        if not self.probed and snd.una != snd.nxt:
+            # The last of what was sent may be lost, or what was sent again, and then
+            # nothing tells: RFC 8985, section 7.3, with the first segment that is
+            # missing, as there is no cwnd that a spurious one could hurt.
+            self.probed = True
+            self._time_out()
+            return
         rtt.backoff += 1
-        if snd.una == snd.nxt:
-            # A closed or silly window. Never given up while somebody answers: who
-            # does not read is not gone (section 3.8.6.1).
-            self.probe_due = self.queue is not None
         self.timeouts += 1
         most = SYN_TIMEOUTS if self.state is S.SYN_RECEIVED else MAX_TIMEOUTS
         if self.timeouts > most:
             self._fail()
+        elif self.state is S.SYN_RECEIVED:
+            self.resend = True
+        elif snd.una == snd.nxt:
+            # A closed or silly window. Never given up while somebody answers: who does
+            # not read is not gone (section 3.8.6.1).
+            if self.queue is not None:
+                self.probe_due = True
+                self._set_timer(now)
+        else:
+            # What was SACKed is doubtful, too (RFC 2018, section 8).
+            self.recovery = None
+            self._time_out()
+
+    def check_alive(self, now: float) -> None:
+        """Ask a host that has been silent for long whether it is there.
+
+        RFC 1122, section 4.2.3.6. Its kernel never goes without a word, but the
+        namespace it was in may, or the container it is forwarded for.
+        """
+        if self.state in _HALF_OPEN or self.state is S.TIME_WAIT or self.deadline:
             return
-        if self.probe_due:
-            self._set_timer(now)
+        if self.heard_at >= self.asked_at:
+            self.asked = 0
+        idle = KEEPALIVE_IDLE
+        if self.state is S.FIN_WAIT_2:
+            idle = KEEPALIVE_IDLE_FIN_WAIT_2
+        if now < self.heard_at + idle or now < self.asked_at + KEEPALIVE_INTERVAL:
             return
-        if snd.una == snd.nxt:
+        if self.asked == KEEPALIVE_PROBES:
+            self._fail()
             return
-        # RFC 6298, section 5.4: the earliest segment, and with it everything that was
-        # SACKed is doubtful (RFC 2018, section 8).
-        self.sacked = None
-        self.recover = snd.nxt
-        self._send_again(snd.una)
+        self.asked += 1
+        self.asked_at = now
+        self.keepalive_due = True
 
     # State
 
     def _fail(self) -> None:
-        self.events.append((What.RESET, self))
+        """The host is gone, or wants no more."""
+        self.common.events.append((What.RESET, self))
         self._enter(S.CLOSED)
 
     def _enter(self, state: State) -> None:
@@ -808,11 +1002,23 @@ class Connection:
         if state is self.state:
             return
         assert state in _EDGES[self.state], f"{self.state.value} -> {state.value}"
+        common = self.common
+        if self.state in _HALF_OPEN and state not in _HALF_OPEN:
+            common.half_open -= 1
+        elif self.state is S.TIME_WAIT:
+            common.time_wait.pop(self, None)
         self.state = state
         if state is S.CLOSED or state is S.TIME_WAIT:
-            self.queue = self.out_of_order = self.sacked = None
+            if self.out_of_order is not None:
+                common.out_of_order -= self.out_of_order.octets
+            self.queue = self.out_of_order = self.recovery = self.syn = None
             self.deadline = None
             self.resend = False
+        if state is S.TIME_WAIT:
+            common.time_wait[self] = None
+
+
+_NONE = wire.Options()
 
 
 def _default_mss(key: bytes) -> int:

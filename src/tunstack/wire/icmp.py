@@ -1,9 +1,10 @@
 """ICMP and ICMPv6 messages (RFC 792, RFC 4443)."""
 
 import struct
+from typing import NamedTuple
 
 from tunstack import _fastpath
-from tunstack.wire import ip
+from tunstack.wire import extension, ip
 from tunstack.wire import key as flow_key
 from tunstack.wire.frame import Refusal
 
@@ -40,13 +41,28 @@ _QUOTE_4 = 576 - 20 - 8
 _QUOTE_6 = 1280 - 40 - 8
 """RFC 4443, section 2.4 (c)."""
 
+MAX_QUOTE = _QUOTE_6
+"""Octets of a packet that any error quotes."""
+
 _ERRORS_4 = frozenset((3, 4, 5, 11, 12))
 _LAST_ERROR_6 = 127
 
+TOO_BIG = {ICMP: frozenset(((3, 4),)), ICMP6: frozenset(((2, 0),))}
+"""Type and code of what :func:`too_big` reads."""
 
-def echo_request(key: bytes, sequence: int, data: bytes) -> bytes:
-    """Build the echo request ``sequence`` of the flow ``key``."""
-    return _echo(ECHO_REQUEST, key[1:17], key[17:33], key, sequence, data)
+_LEAST_MTU = {ICMP: 552, ICMP6: 1280}
+"""Less is not believed: Linux's ``min_pmtu``, RFC 8201 section 4."""
+
+
+class TooBig(NamedTuple):
+    """A segment that was too large for a link on its way."""
+
+    key: bytes
+    """Of the flow, as its packets from the host have it."""
+    seq: int
+    """Sequence number of the segment."""
+    mtu: int
+    """Of that link, in octets."""
 
 
 def echo_reply(key: bytes, sequence: int, data: bytes, ident: int) -> bytes:
@@ -58,21 +74,9 @@ def echo_reply(key: bytes, sequence: int, data: bytes, ident: int) -> bytes:
         data: what the target sent back.
         ident: as in :func:`tunstack.wire.ip.header`.
     """
-    return _echo(ECHO_REPLY, key[17:33], key[1:17], key, sequence, data, ident)
-
-
-def _echo(
-    kind: dict[int, int],
-    source: bytes,
-    destination: bytes,
-    key: bytes,
-    sequence: int,
-    data: bytes,
-    ident: int = 0,
-) -> bytes:
     identifier, _ = flow_key.ports(key)
-    fields = (kind[key[0]], 0, identifier, sequence)
-    return _packet(key[0], source, destination, fields, data, ident)
+    fields = (ECHO_REPLY[key[0]], 0, identifier, sequence)
+    return _packet(key[0], key[17:33], key[1:17], fields, data, ident)
 
 
 def unreachable(refusal: Refusal, offender: bytes) -> bytes | None:
@@ -80,16 +84,80 @@ def unreachable(refusal: Refusal, offender: bytes) -> bytes | None:
 
     Args:
         refusal: one of those that ICMP can say.
-        offender: the packet, from its IP header on, sane enough to have been parsed.
+        offender: the packet, from its IP header on, sane enough to have been parsed, or
+            the first :data:`MAX_QUOTE` octets of it.
 
     Returns ``None`` where no error may be sent: about ICMP errors, later fragments and
     packets that were not for or from one host (RFC 1122 section 3.2.2, RFC 4443
     section 2.4 (e)).
     """
-    version = offender[0] >> 4
-    protocol = ICMP if version == 4 else ICMP6
-    kind, code, number = _UNREACHABLE[protocol][refusal]
-    if version == 4:
+    return _error(offender, _UNREACHABLE[_protocol(offender)][refusal])
+
+
+def time_exceeded(first: bytes) -> bytes | None:
+    """Build the packet that tells a sender that fragments are missing.
+
+    Args:
+        first: the fragment with offset 0, as for :func:`unreachable`.
+
+    Sources: RFC 792, RFC 4443 section 3.3. ``None`` as in :func:`unreachable`.
+    """
+    return _error(first, {ICMP: (11, 1, 0), ICMP6: (3, 1, 0)}[_protocol(first)])
+
+
+def not_understood(offender: bytes) -> bytes | None:
+    """Build the packet that tells a sender which field of its packet makes no sense here.
+
+    Args:
+        offender: as for :func:`unreachable`; of an unknown protocol, or with extension
+            headers or fragments that the parser refused.
+
+    Sources: RFC 1122 section 3.2.2.1, RFC 8200 section 4. ``None`` where the field asks
+    for silence, and as in :func:`unreachable`.
+    """
+    if _protocol(offender) == ICMP:
+        at_fault = offender[9] not in (ICMP, 6, 17)
+        fields = _UNREACHABLE[ICMP][Refusal.PROTOCOL_UNREACHABLE]
+        return _error(offender, fields) if at_fault else None
+    problem = extension.problem(offender)
+    return None if problem is None else _error(offender, (4, *problem))
+
+
+def too_big(protocol: int, message: bytes) -> TooBig | None:
+    """Read what a router says of a segment (RFC 1191 section 4, RFC 4443 section 3.2).
+
+    Args:
+        protocol: ICMP or ICMP6.
+        message: from type to the end of what is quoted; its checksum was right.
+
+    Returns ``None`` when what is quoted is no TCP segment.
+    """
+    quote = message[8:]
+    if protocol == ICMP:
+        mtu = int.from_bytes(message[6:8], "big")
+        at = (quote[0] & 15) * 4 if quote else 0
+        if at < 20 or len(quote) < at + 8 or quote[9] != 6 or quote[0] >> 4 != 4:
+            return None
+        addresses = flow_key.MAPPED + quote[16:20] + flow_key.MAPPED + quote[12:16]
+    else:
+        mtu = int.from_bytes(message[4:8], "big")
+        at = 40
+        if len(quote) < at + 8 or quote[6] != 6 or quote[0] >> 4 != 6:
+            return None
+        addresses = quote[24:40] + quote[8:24]
+    ports = quote[at + 2 : at + 4] + quote[at : at + 2]
+    seq = int.from_bytes(quote[at + 4 : at + 8], "big")
+    return TooBig(b"\x06" + addresses + ports, seq, max(mtu, _LEAST_MTU[protocol]))
+
+
+def _protocol(packet: bytes) -> int:
+    return ICMP if packet[0] >> 4 == 4 else ICMP6
+
+
+def _error(offender: bytes, fields: tuple[int, int, int]) -> bytes | None:
+    kind, code, number = fields
+    protocol = _protocol(offender)
+    if protocol == ICMP:
         if int.from_bytes(offender[6:8], "big") & 0x1FFF or _is_error4(offender):
             return None
         source, destination = (
@@ -98,12 +166,14 @@ def unreachable(refusal: Refusal, offender: bytes) -> bytes | None:
         )
         quote = offender[:_QUOTE_4]
     else:
-        if offender[6] == ICMP6 and offender[40:41] <= bytes((_LAST_ERROR_6,)):
+        upper, at = extension.upper(offender)
+        if upper == ICMP6 and offender[at : at + 1] <= bytes((_LAST_ERROR_6,)):
             return None
         source, destination = offender[8:24], offender[24:40]
         quote = offender[:_QUOTE_6]
-    fields = (kind, code, number >> 16, number & 0xFFFF)
-    return _packet(protocol, destination, source, fields, quote)
+    return _packet(
+        protocol, destination, source, (kind, code, number >> 16, number & 0xFFFF), quote
+    )
 
 
 def _is_error4(packet: bytes) -> bool:

@@ -3,7 +3,7 @@
 import struct
 from typing import NamedTuple
 
-_END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _SACK = 0, 1, 2, 3, 4, 5
+_END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _SACK, _TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 
 MAX_WINDOW_SCALE = 14
 """RFC 7323, section 2.3: a larger one counts as this."""
@@ -19,6 +19,8 @@ class Options(NamedTuple):
     sack_permitted: bool = False
     sack: tuple[tuple[int, int], ...] = ()
     """``(left, right)`` of each block, in the order of the segment."""
+    timestamps: tuple[int, int] | None = None
+    """TSval and TSecr."""
 
 
 def parse_options(data: memoryview | bytes) -> Options:
@@ -31,6 +33,7 @@ def parse_options(data: memoryview | bytes) -> Options:
     window_scale: int | None = None
     sack_permitted = False
     sack: tuple[tuple[int, int], ...] = ()
+    timestamps: tuple[int, int] | None = None
     at = 0
     while at < len(data) and data[at] != _END:
         kind = data[at]
@@ -49,20 +52,32 @@ def parse_options(data: memoryview | bytes) -> Options:
             sack_permitted = True
         elif kind == _SACK and len(value) % _BLOCK.size == 0:
             sack = tuple(_BLOCK.iter_unpack(value))
+        elif kind == _TIMESTAMPS and length == 10:
+            timestamps = _BLOCK.unpack(value)
         at += length
-    return Options(mss, window_scale, sack_permitted, sack)
+    return Options(mss, window_scale, sack_permitted, sack, timestamps)
 
 
-def syn_options(mss: int, window_scale: int | None, sack_permitted: bool) -> bytes:
-    """Build the options of a SYN, padded to a multiple of four octets.
+def syn_options(
+    mss: int,
+    window_scale: int | None,
+    sack_permitted: bool,
+    timestamps: tuple[int, int] | None = None,
+) -> bytes:
+    """Build the options of a SYN, padded to a multiple of four octets, as Linux does.
 
     Args:
         mss: octets of text that fit one segment.
         window_scale: ``None`` when the other end did not offer it.
         sack_permitted: the same as a flag.
+        timestamps: TSval and TSecr, ``None`` as above.
     """
     options = struct.pack("!BBH", _MSS, 4, min(mss, 0xFFFF))
-    if sack_permitted:
+    if timestamps is not None:
+        # SACK-permitted takes the place of the two NOPs, if it is there.
+        options += bytes((_SACK_PERMITTED, 2) if sack_permitted else (_NOP, _NOP))
+        options += struct.pack("!BBII", _TIMESTAMPS, 10, *timestamps)
+    elif sack_permitted:
         options += bytes((_NOP, _NOP, _SACK_PERMITTED, 2))
     if window_scale is not None:
         options += bytes((_NOP, _WINDOW_SCALE, 3, window_scale))

@@ -1,0 +1,29 @@
+"""What the connections of one stack share: where events go, and what is bounded."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tunstack.stack.events import Event
+
+if TYPE_CHECKING:
+    from tunstack.stack.tcp import Connection
+
+MAX_OUT_OF_ORDER = 64 * 1024 * 1024
+"""Octets that all connections together hold of text that came too early."""
+
+
+class Common:
+    """One for each stack."""
+
+    __slots__ = ("drops", "events", "half_open", "out_of_order", "time_wait")
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.drops: Counter[str] = Counter()
+        """What was refused, by reason."""
+        self.half_open = 0
+        """Connections that are not ESTABLISHED yet."""
+        self.out_of_order = 0
+        """Octets held of text that came too early."""
+        self.time_wait: dict[Connection, None] = {}
+        """Connections in TIME-WAIT, the oldest first."""

@@ -1,0 +1,174 @@
+"""Any octets into any reader are values; what was built is read as it was meant."""
+
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunstack._fastpath import reference
+from tunstack._fastpath.record import Verdict
+from tunstack.stack.reassembly import MAX_OCTETS, MAX_PACKETS, Reassembly
+from tunstack.wire import icmp, ip, tcp
+from tunstack.wire import key as flow_key
+from tunstack.wire.frame import Refusal
+
+ADDRESSES = {
+    4: (flow_key.MAPPED + bytes((198, 18, 0, 1)), flow_key.MAPPED + bytes((10, 96, 0, 1))),
+    6: (bytes.fromhex("fd00" + 28 * "0"), bytes.fromhex("fd96" + 28 * "0")),
+}
+FEW = settings(max_examples=max(1, settings.default.max_examples * 2 // 5))
+
+versions = st.sampled_from([4, 6])
+ports = st.integers(1, 0xFFFF)
+
+
+def parse(packet: bytes) -> tuple:
+    (record,) = reference.parse_batch(packet, len(packet), [len(packet)], 0)
+    return record
+
+
+@given(st.binary(max_size=60))
+def test_any_options_are_read(data):
+    options = tcp.parse_options(data)
+    assert options.mss is None or 0 <= options.mss <= 0xFFFF
+    assert options.window_scale is None or 0 <= options.window_scale <= 14
+    assert len(options.sack) <= len(data) // 8
+    assert all(0 <= edge <= 0xFFFFFFFF for block in options.sack for edge in block)
+
+
+@given(
+    mss=st.integers(0, 0xFFFF),
+    scale=st.one_of(st.none(), st.integers(0, 14)),
+    sack=st.booleans(),
+    junk=st.binary(max_size=20),
+)
+def test_what_comes_behind_the_end_of_the_options_does_not_count(mss, scale, sack, junk):
+    data = tcp.syn_options(mss, scale, sack)
+    assert len(data) % 4 == 0
+    options = tcp.parse_options(data + b"\0" + junk)
+    assert options[:3] == (mss, scale, sack)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 0xFFFFFFFF)] * 2), max_size=4))
+def test_sack_blocks_are_read_as_they_were_written(blocks):
+    assert tcp.parse_options(tcp.sack_option(tuple(blocks))).sack == tuple(blocks)
+
+
+@given(version=versions, sequence=st.integers(0, 0xFFFF), data=st.binary(max_size=200),
+       ident=st.integers(0, 0xFFFF), identifier=st.integers(0, 0xFFFF))  # fmt: skip
+def test_an_echo_that_was_built_is_parsed_as_that_echo(
+    version, sequence, data, ident, identifier
+):
+    source, target = ADDRESSES[version]
+    protocol = {4: icmp.ICMP, 6: icmp.ICMP6}[version]
+    key = bytes((protocol,)) + source + target + struct.pack("!HH", identifier, 0)
+    for packet, kinds, want in (
+        (icmp.echo_request(key, sequence, data), icmp.ECHO_REQUEST, key),
+        (
+            icmp.echo_reply(key, sequence, data, ident),
+            icmp.ECHO_REPLY,
+            key[:1] + target + source + key[33:],
+        ),
+    ):
+        record = parse(packet)
+        assert record[8] == Verdict.DELIVER
+        assert (record[0], record[9], record[11]) == (sequence, kinds[protocol], want)
+        assert packet[record[4] : record[5]] == data
+
+
+@given(version=versions, protocol=st.integers(0, 255), text=st.binary(max_size=1500),
+       refusal=st.sampled_from([Refusal.REFUSED, Refusal.HOST_UNREACHABLE,
+                                Refusal.PROHIBITED]))  # fmt: skip
+def test_an_error_about_any_packet_is_valid_or_is_not_sent(
+    version, protocol, text, refusal
+):
+    source, target = ADDRESSES[version]
+    offender = ip.header(protocol, source, target, len(text)) + text
+    packet = icmp.unreachable(refusal, offender)
+    if packet is None:
+        return
+    assert len(packet) <= {4: 576, 6: 1280}[version]
+    record = parse(packet)
+    assert record[8] == Verdict.DELIVER
+    assert record[11][1:33] == target + source
+    quoted = packet[record[4] : record[5]]
+    assert quoted == offender[: len(quoted)]
+
+
+# Fragments
+
+
+@given(version=versions, size=st.integers(1, 9000), mtu=st.integers(1280, 1500),
+       ident=st.integers(1, 0xFFFF), order=st.randoms(use_true_random=False),
+       repeated=st.integers(0, 3))  # fmt: skip
+def test_a_packet_that_was_cut_becomes_whole_in_any_order(
+    version, size, mtu, ident, order, repeated
+):
+    source, target = ADDRESSES[version]
+    key = bytes((17,)) + target + source + struct.pack("!HH", 53, 5000)
+    text = order.randbytes(size)
+    head = reference.frame_udp(key, size, reference.sum16(text, 0), ident, 0)
+    fragments = ip.fragment(head + text, mtu, ident)
+    assert all(len(fragment) <= mtu for fragment in fragments)
+    if len(fragments) == 1:
+        return
+    reassembly = Reassembly()
+    heard = fragments[:-1] + order.choices(fragments[:-1], k=repeated)
+    order.shuffle(heard)
+    whole = [
+        reassembly.add(memoryview(fragment), record[4], 0.0)
+        for fragment in [*heard, fragments[-1]]
+        if (record := parse(fragment))[8] == Verdict.FRAGMENT
+    ]
+    assert len(whole) == len(heard) + 1
+    assert whole[:-1] == [None] * len(heard)
+    record = parse(whole[-1])
+    assert record[8] == Verdict.DELIVER
+    assert whole[-1][record[4] : record[5]] == text
+
+
+@st.composite
+def pieces(draw, version: int):
+    """A fragment with any numbers in it."""
+    source, target = ADDRESSES[version]
+    size = draw(st.one_of(st.integers(0, 40), st.sampled_from([8, 1480, 65_000])))
+    offset = draw(st.one_of(st.integers(0, 40), st.integers(0, 8191))) * 8
+    more, ident = draw(st.booleans()), draw(st.integers(0, 3))
+    text = bytes((ident,)) * size
+    if version == 6:
+        protocol = draw(st.sampled_from([17, 44, 0, 58]))
+        extension = struct.pack("!BxHI", protocol, offset | more, ident)
+        return ip.header(44, source, target, 8 + size) + extension + text
+    options = bytes((1,)) * draw(st.sampled_from([0, 0, 4, 20, 40]))
+    length = 20 + len(options)
+    head = struct.pack(
+        "!BBHHHBBxx4s4s", 0x40 | length // 4, 0, min(length + size, 0xFFFF), ident,
+        more << 13 | offset >> 3, 64, 17, source[12:], target[12:],
+    )  # fmt: skip
+    total = 0xFFFF - reference.sum16(head + options, 0)
+    return head[:10] + total.to_bytes(2) + head[12:] + options + text
+
+
+@given(
+    heard=st.lists(
+        st.tuples(versions.flatmap(pieces), st.sampled_from([0.0, 1.0, 40.0])), max_size=30
+    )
+)
+@settings(FEW)
+def test_any_fragments_are_a_packet_or_refused_and_memory_is_bounded(heard):
+    reassembly, now = Reassembly(), 0.0
+    for fragment, later in heard:
+        now += later
+        record = parse(fragment)
+        if record[8] != Verdict.FRAGMENT:
+            continue
+        view = memoryview(fragment)[: record[5]]
+        reassembly.expire(now)
+        try:
+            whole = reassembly.add(view, record[4], now)
+        except ValueError:
+            continue
+        assert whole is None or len(whole) <= 65_535 + 40
+        held = [assembly.octets for assembly in reassembly._assemblies.values()]
+        assert sum(held) == reassembly._octets <= MAX_OCTETS
+        assert len(held) <= MAX_PACKETS
