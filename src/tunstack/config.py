@@ -115,9 +115,9 @@ class TcpConfig:
 class UdpConfig:
     """How datagrams from this computer are carried. Table ``[udp]``."""
 
-    max_associations: int = 16_384
-    """Associations at once. Beyond it the one idle longest ends. The manager ends those
-    that have been idle for 180 s."""
+    max_associations: int = 8192
+    """Associations at once, half of the flows that a manager gives a session. Beyond it
+    the one idle longest ends. The manager ends those that have been idle for 180 s."""
 
     queue: int = 1 * MiB
     """Octets of datagrams per association that may wait. More are dropped, counted."""

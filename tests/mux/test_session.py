@@ -86,6 +86,29 @@ def test_an_answer_to_an_open_that_was_not_sent_is_a_violation():
     assert client.take_unsent() == [flow]
 
 
+def test_what_is_said_of_a_flow_that_is_gone_is_passed_over(pair):
+    pair.manager.reset(pair.accepted)
+    carry(pair.manager, pair.client)
+    for end, flow in ((pair.client, pair.flow), (pair.manager, pair.accepted)):
+        end.opened(flow, 1)
+        end.refuse(flow, Refusal.REFUSED)
+        end.finish(flow)
+        end.reset(flow)
+        end.unreachable(flow, Refusal.REFUSED)
+        end.send(b"x", [Kind.DATA, flow.id, 0, 1])
+        assert frames_of(end.next_frames()) == []
+
+
+@pytest.mark.parametrize("kind", [Kind.ECHO, Kind.UNREACHABLE])
+@pytest.mark.parametrize(("protocol", "payload"), [(6, b"12345"), (1, b"")])
+def test_what_does_not_fit_its_flow_is_a_violation(kind, protocol, payload):
+    client, manager = Mux(client=True), Mux(client=False)
+    flow = client.open(protocol, TARGET, 80, CREDIT)
+    carry(client, manager)
+    client.receive(frame(kind, flow.id, payload))
+    assert client.violation is not None
+
+
 def test_the_frames_are_those_of_the_specification():
     client = Mux(client=True)
     client.open(6, TARGET, 80, 0x01020304)

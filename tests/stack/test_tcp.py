@@ -250,6 +250,71 @@ def test_segments_of_single_octets_are_bounded_in_number(connected):
     assert connected.received() == b"x" * 600
 
 
+def test_a_filled_hole_is_handed_on_in_pieces_that_a_frame_takes():
+    host = Host(vnet=10, mtu=65_520)
+    host.open(credit=1 << 20)
+    host.packets()  # says a window that is scaled
+    text = bytes(range(256)) * 700
+    for at in range(1, len(text), 50_000):
+        host.send(1 + at, 1, ACK, text[at : at + 50_000])
+    host.send(1, 1, ACK, text[:1])
+    sizes = [len(event[2]) for event in host.events]
+    assert max(sizes) <= 65_535
+    assert host.received() == text
+
+
+def test_the_window_of_a_segment_that_fills_a_hole_counts(connected):
+    connected.send(101, 1, ACK, b"x" * 100, window=500)
+    connected.write(b"y" * 20_000)
+    connected.packets()
+    connected.send(1, 2001, ACK, b"x" * 100, window=10)
+    room = connected.connection.snd
+    assert room.wnd == 10 << room.shift
+
+
+def test_what_comes_behind_a_reset_in_one_turn_is_passed_over(connected):
+    reset = connected.make(1, 1, RST | ACK)
+    connected.feed([reset, reset, connected.make(1, 1, ACK, b"late")])
+    assert connected.kinds() == [What.RESET]
+    assert connected.packets() == []
+
+
+def test_a_syn_behind_a_reset_in_one_turn_opens(connected):
+    connected.feed([connected.make(1, 1, RST | ACK), connected.make(9, 0, SYN)])
+    assert connected.kinds() == [What.RESET, What.OPEN]
+
+
+def test_a_new_life_begins_beyond_the_numbers_of_the_old_one(connected):
+    connected.send(1, 1, ACK, window=0xFFFF)
+    for _ in range(40):
+        connected.write(bytes(1_000_000))
+        sent = sum(len(segment.text) for segment in connected.segments())
+        una = connected.connection.snd.nxt - connected.irs & 0xFFFFFFFF
+        assert sent
+        connected.send(1, una, ACK)
+    connected.stack.finish(connected.connection)
+    connected.packets()
+    last = connected.connection.snd.nxt
+    connected.send(1, (last - connected.irs) & 0xFFFFFFFF, FIN | ACK)
+    connected.packets()
+    assert connected.connection.state is State.TIME_WAIT
+    connected.send(1000, 0, SYN)
+    connected.stack.opened(connected.connection, 1 << 20)
+    connected.accept_syn_ack()
+    assert 0 < (connected.irs - last) & 0xFFFFFFFF < 1 << 31
+
+
+def test_what_the_cluster_says_of_a_connection_that_is_over_is_passed_over(connected):
+    connection = connected.connection
+    connected.send(1, 1, RST | ACK)
+    connected.stack.send(connection, memoryview(b"late"))
+    connected.stack.finish(connection)
+    connected.stack.reset(connection, connected.now)
+    connected.stack.refuse(connection, Refusal.REFUSED)
+    assert connected.packets() == []
+    assert not connected.stack.connections
+
+
 # Segments of no connection
 
 

@@ -9,8 +9,8 @@ class What(IntEnum):
 
     ========  ==================================================================
     OPEN      connection: a SYN has come; answer with ``opened`` or ``refuse``
-    DATA      connection, memory, start, end: text, in order; valid until the
-              events have been handled
+    DATA      connection, memory, start, end: text, in order, 65 535 octets at most;
+              valid until the events have been handled
     FIN       connection: the host sends no more
     RESET     connection: it is over, by the host's RST or because it fell silent
     ACKED     connection, octets: so much of what was sent has arrived

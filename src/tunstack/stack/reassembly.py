@@ -125,9 +125,6 @@ class Reassembly:
     @staticmethod
     def _fits(assembly: Assembly, offset: int, more: bool, piece: bytes) -> bool:
         end = offset + len(piece)
-        # Only the last may have a length that is not a multiple of 8, or be empty.
-        if not piece or (more and len(piece) % 8):
-            return False
         if len(assembly.pieces) >= MAX_FRAGMENTS:
             return False
         if assembly.size is not None and (

@@ -39,7 +39,7 @@ from tunstack.wire.record import MORE_OPTIONS, NO_OPTIONS, TIMESTAMPS, Record
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
 MAX_PIECE = 65_000
-"""Octets of text in one packet: with headers less than IP's 65 535."""
+"""Octets of text in one packet or event: with headers less than IP's 65 535."""
 
 MAX_SHIFT = 14
 """RFC 7323, section 2.3."""
@@ -485,7 +485,8 @@ class Connection:
             or (snd.wl1 == seg_seq and seq.le(snd.wl2, seg_ack))
         ):
             opens = window and not snd.wnd and self.state is not S.TIME_WAIT
-            if opens and self.rtt is not None:
+            if opens:
+                assert self.rtt is not None
                 self.rtt.backoff = 0  # no more probes
                 self.deadline = None
                 if snd.una != snd.nxt:
@@ -500,8 +501,7 @@ class Connection:
         snd = self.snd
         octets = seq.sub(seg_ack, snd.una)
         rtt = self.rtt
-        if rtt is None:
-            rtt = self.rtt = RoundTrip()
+        assert rtt is not None
         if self.timed_at is not None and seq.lt(self.timed_seq, seg_ack):
             rtt.sample(now - self.timed_at)
             self.timed_at = None
@@ -550,7 +550,8 @@ class Connection:
             piece = self.out_of_order.pop(rcv.nxt)
             self.common.out_of_order += self.out_of_order.octets - held
             if piece is not None:
-                self._deliver(piece, 0, len(piece))
+                for at in range(0, len(piece), MAX_PIECE):
+                    self._deliver(piece, at, min(at + MAX_PIECE, len(piece)))
             if not self.out_of_order:
                 self.out_of_order = None
             if piece is None:
@@ -960,9 +961,8 @@ class Connection:
         elif snd.una == snd.nxt:
             # A closed or silly window. Never given up while somebody answers: who does
             # not read is not gone (section 3.8.6.1).
-            if self.queue is not None:
-                self.probe_due = True
-                self._set_timer(now)
+            self.probe_due = True
+            self._set_timer(now)
         else:
             # What was SACKed is doubtful, too (RFC 2018, section 8).
             self.recovery = None

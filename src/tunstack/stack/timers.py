@@ -29,8 +29,7 @@ class Timers:
     def arm(self, timed: Timed) -> None:
         """Take note of ``timed.deadline``; call it whenever that may be earlier."""
         deadline = timed.deadline
-        if deadline is None:
-            return
+        assert deadline is not None
         if timed.armed_at is None or deadline < timed.armed_at:
             timed.armed_at = deadline
             heapq.heappush(self._heap, (deadline, next(self._count), timed))
