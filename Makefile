@@ -20,6 +20,10 @@ AS_ROOT = $(shell ((!EUID)) || ! sudo -n true 2>/dev/null || echo sudo -n)
 # Against a real Kubernetes, of one node, on this machine: KUBE_LAB is where its scripts are.
 KUBE_LAB ?= ../shared/kube
 
+# System tests of what the transport carries: they run on both. The others are of what is
+# in front of it.
+CARRIED = datagrams endings idle pressure reconnect sessions transfers truth variants
+
 demo: .venv/built
 	$(AS_ROOT) $(BIN)/tunstack demo
 
@@ -29,10 +33,11 @@ test: lint .venv/go/built
 	$(AS_ROOT) env KUBE_LAB=$(KUBE_LAB) $(BIN)/pytest -p no:cacheprovider \
 	    tests/host tests/upstream tests/system tests/kube
 	$(AS_ROOT) env TUNSTACK_SYSTEM_TRANSPORT=stock $(BIN)/pytest -p no:cacheprovider \
-	    --ignore-glob='tests/system/test_names*' tests/system
+	    $(CARRIED:%=tests/system/test_%.py)
 	$(BIN)/pytest --fastpath=reference --ignore=tests/system --ignore=tests/host \
 	    --ignore=tests/rpc --ignore=tests/interop --ignore=tests/kube \
 	    --ignore=tests/cluster --ignore=tests/upstream --ignore=tests/dns --ignore=tests/cli \
+	    --ignore=tests/netsim --ignore=tests/replay --ignore=tests/fuzz \
 	    --ignore=tests/_fastpath/test_sanitizers.py
 
 test-cluster: .venv/built

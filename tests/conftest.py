@@ -12,6 +12,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("kernels", "reference"),
         help="which arithmetic runs, here and in the processes that tests start",
     )
+    parser.addoption(
+        "--renew",
+        action="store_true",
+        help="write golden results instead of comparing with them",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
