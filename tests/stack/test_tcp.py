@@ -272,6 +272,13 @@ def test_the_window_of_a_segment_that_fills_a_hole_counts(connected):
     assert room.wnd == 10 << room.shift
 
 
+@pytest.mark.parametrize("far", [1 << 31, (1 << 31) - 1, (1 << 31) + 1, 1 << 30])
+def test_an_ack_from_the_other_end_of_the_numbers_is_no_ack(connected, far):
+    connected.send(1, 1 + far, ACK, b"text")
+    assert connected.kinds() == []
+    assert connected.segment().ack == 1
+
+
 def test_what_comes_behind_a_reset_in_one_turn_is_passed_over(connected):
     reset = connected.make(1, 1, RST | ACK)
     connected.feed([reset, reset, connected.make(1, 1, ACK, b"late")])

@@ -455,15 +455,13 @@ class Connection:
     ) -> bool:
         """Step five; returns false when the segment goes no further."""
         snd = self.snd
-        if seq.lt(snd.nxt, seg_ack):
-            self._challenge(now)  # of something not sent yet
+        if seq.sub(seg_ack, snd.una) > seq.sub(snd.nxt, snd.una):
+            if seq.sub(snd.una, seg_ack) <= snd.max_wnd:
+                return True  # an old one
+            # Of something not sent yet, or too old to come from this connection: RFC
+            # 5961, section 5.2.
+            self._challenge(now)
             return False
-        if seq.lt(seg_ack, snd.una):
-            # RFC 5961, section 5.2: too old to come from this connection.
-            if seq.sub(snd.una, seg_ack) > snd.max_wnd:
-                self._challenge(now)
-                return False
-            return True
         self.timeouts = 0
         news = False
         if blocks and self.sack and seg_ack != snd.nxt:
