@@ -99,6 +99,29 @@ def test_what_is_said_of_a_flow_that_is_gone_is_passed_over(pair):
         assert frames_of(end.next_frames()) == []
 
 
+def test_echoes_and_what_did_not_arrive_come_through():
+    client, manager = Mux(client=True), Mux(client=False)
+    flow = client.open(1, TARGET, 7, 0)
+    client.send(b"\0\1ping", [Kind.ECHO, flow.id, 0, 6])
+    assert carry(client, manager)[1:] == [(Kind.ECHO, flow.id, b"\0\1ping")]
+    there = manager.flows[flow.id]
+    manager.send(b"\0\1ping", [Kind.ECHO, flow.id, 0, 6])
+    manager.unreachable(there, Refusal.HOST_UNREACHABLE)
+    assert sorted(carry(manager, client)) == [
+        (Kind.ECHO, flow.id, b"\0\1ping"),
+        (Kind.UNREACHABLE, flow.id, Refusal.HOST_UNREACHABLE),
+    ]
+
+
+def test_the_end_of_a_flow_waits_behind_what_does_not_fit_one_message(pair):
+    octets = bytes(65_536)
+    for _ in range(6):
+        pair.client.send(*data(pair.flow, octets))
+    pair.client.finish(pair.flow)
+    kinds = [kind for kind, _, _ in carry(pair.client, pair.manager)]
+    assert kinds == [Kind.DATA] * 6 + [Kind.FIN]
+
+
 @pytest.mark.parametrize("kind", [Kind.ECHO, Kind.UNREACHABLE])
 @pytest.mark.parametrize(("protocol", "payload"), [(6, b"12345"), (1, b"")])
 def test_what_does_not_fit_its_flow_is_a_violation(kind, protocol, payload):

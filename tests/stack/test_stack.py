@@ -174,6 +174,30 @@ def test_who_sent_fragments_of_which_some_are_missing_is_told(host, family):
     assert host.events == []
 
 
+def test_a_packet_in_too_many_fragments_is_dropped(host):
+    whole = udp_packet(4, b"x" * 4800)
+    pieces = [bytes(piece) for piece in fragment(whole, 8)]
+    assert len(pieces) > 512
+    host.feed(pieces)
+    assert host.events == []
+    assert host.stack.drops["bad-fragment"] >= 1
+
+
+def test_a_large_echo_reply_leaves_in_fragments(host, family):
+    key = make_key({4: 1, 6: 58}[family], HOST[family], 77, TARGET[family], 0)
+    host.stack.echo_reply(key, 9, bytes(4000))
+    packets = host.packets()
+    assert len(packets) > 1
+    assert max(map(len, packets)) <= MTU
+
+
+def test_nobody_is_told_of_an_error_that_an_error_met(host, family):
+    error = {4: ICMP(type=3, code=3), 6: ICMPv6DestUnreach(code=4)}[family]
+    packet = NETWORK[family](src=HOST[family], dst=TARGET[family]) / error
+    host.stack.unreachable(bytes(packet / Raw(bytes(48))), Refusal.REFUSED)
+    assert host.packets() == []
+
+
 def test_errors_are_limited_in_rate(host, family):
     packet = NETWORK[family](src=HOST[family], dst=TARGET[family])
     setattr(packet, "proto" if family == 4 else "nh", 132)

@@ -279,6 +279,97 @@ def test_an_ack_from_the_other_end_of_the_numbers_is_no_ack(connected, far):
     assert connected.segment().ack == 1
 
 
+def test_what_lies_beyond_a_window_that_shrank_waits_for_it(connected):
+    for octet in b"abcdef":
+        connected.write(bytes([octet]) * 1000)
+        connected.packets()
+    connected.send(1, 1, ACK, window=15)  # 1920 octets, scaled
+    connected.wait(0.3)
+    sent = [(segment.seq, len(segment.text)) for segment in connected.segments()]
+    connected.wait(3)
+    sent += [(segment.seq, len(segment.text)) for segment in connected.segments()]
+    assert sent
+    assert all(at + length <= 1921 for at, length in sent)
+    connected.send(1, 1921, ACK)
+    connected.wait(10)
+    assert any(segment.seq == 1921 for segment in connected.segments())
+
+
+def test_the_window_closes_on_a_second_hole_and_opens_again(connected):
+    for octet in b"abcdef":
+        connected.write(bytes([octet]) * 1000)
+        connected.packets()
+    base = connected.irs
+
+    def sack(*blocks):
+        return tcp.sack_option(tuple((base + a, base + b) for a, b in blocks))
+
+    connected.send(1, 1, ACK, options=sack((1001, 3001), (4001, 6001)), window=8)
+    sent = [(segment.seq, len(segment.text)) for segment in connected.segments()]
+    assert sent == [(1, 1000)]  # the hole at 3001 is beyond the edge at 1025
+    connected.send(1, 3001, ACK, options=sack((4001, 6001)), window=800)
+    sent = [(segment.seq, len(segment.text)) for segment in connected.segments()]
+    assert sent == [(3001, 1000)]
+
+
+def test_a_reset_of_what_only_waits_is_silent(connected):
+    connected.stack.finish(connected.connection)
+    connected.packets()
+    connected.send(1, 2, FIN | ACK)
+    connected.packets()
+    assert connected.connection.state is State.TIME_WAIT
+    connected.stack.reset(connected.connection, connected.now)
+    assert connected.packets() == []
+    assert not connected.stack.connections
+
+
+def test_a_new_syn_with_the_same_timestamp_is_judged_by_its_number():
+    host = Host(config=TcpConfig(time_wait=100))
+    options = tcp.syn_options(1460, 7, True, (500, 0))
+    host.open(options=options)
+    host.stack.finish(host.connection)
+    host.packets()
+    host.send(1, 2, FIN | ACK)
+    host.packets()
+    host.kinds()
+    host.send(1, 0, SYN, options=options)
+    assert host.kinds() == []
+    host.send(5000, 0, SYN, options=options)
+    assert host.kinds() == [What.OPEN]
+
+
+def test_connections_are_bounded():
+    host = Host(config=TcpConfig(max_connections=2))
+    for port in range(3):
+        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.send(0, 0, SYN)
+    assert host.kinds() == [What.OPEN] * 2
+    assert host.stack.drops["too-many-connections"] == 1
+
+
+def test_a_syn_ack_that_was_too_big_makes_later_segments_smaller():
+    host = Host()
+    host.send(0, 0, SYN, options=tcp.syn_options(1460, 7, True))
+    host.stack.opened(host.connection, 1 << 20)
+    host.accept_syn_ack()
+    assert host.connection.shrink(1000, host.irs)
+    host.send(1, 1, ACK)
+    host.packets()
+    host.write(bytes(1460))
+    assert [len(segment.text) for segment in host.segments()] == [1000, 460]
+
+
+def test_text_behind_a_fin_is_forgotten_with_it(connected):
+    connected.send(101, 1, ACK, b"beyond the end")
+    connected.send(1, 1, FIN | ACK, b"the end")
+    assert connected.received() == b"the end"
+    (acknowledged,) = {segment.ack for segment in connected.segments()}
+    assert acknowledged == 9
+    assert connected.stack._common.out_of_order == 0
+    connected.write(b"more")
+    assert connected.segment().options.sack == ()
+
+
 def test_what_comes_behind_a_reset_in_one_turn_is_passed_over(connected):
     reset = connected.make(1, 1, RST | ACK)
     connected.feed([reset, reset, connected.make(1, 1, ACK, b"late")])

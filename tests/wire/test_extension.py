@@ -92,6 +92,7 @@ PROBLEMS = {
     ),
     "half a header": (IP6 / Raw(bytes(4)), 60, None),
     "half an option": (IP6 / Raw(b"\x11\0\x1e\0\x1e\0\x1e\xff"), 60, None),
+    "an option that is too long": (IP6 / Raw(b"\x11\0\x1e\xff" + bytes(4)), 60, None),
     "an option in the last octet": (IP6 / Raw(b"\x11\0\x1e\3xxx\x1e"), 60, None),
 }
 

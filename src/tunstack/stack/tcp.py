@@ -503,6 +503,9 @@ class Connection:
         if self.timed_at is not None and seq.lt(self.timed_seq, seg_ack):
             rtt.sample(now - self.timed_at)
             self.timed_at = None
+        # RFC 6298, section 5.7, keeps the back-off until something is measured. Under heavy
+        # loss that is never, so one doubling is enough once something has arrived.
+        rtt.backoff = min(rtt.backoff, 1)
         self.timeouts = 0
         self.probed = False
         snd.una = seg_ack
@@ -570,6 +573,11 @@ class Connection:
         if not self.out_of_order:
             self.out_of_order = None
 
+    def _forget_early(self) -> None:
+        if self.out_of_order is not None:
+            self.common.out_of_order -= self.out_of_order.octets
+            self.out_of_order = None
+
     def _deliver(self, memory: bytearray | bytes, start: int, end: int) -> None:
         self.rcv.nxt = seq.add(self.rcv.nxt, end - start)
         self.credit -= end - start
@@ -584,6 +592,7 @@ class Connection:
             return
         self.rcv.nxt = self.rcv.edge = seq.add(self.rcv.nxt, 1)
         self.peer_fin = None
+        self._forget_early()  # nothing comes behind a FIN
         self.common.events.append((What.FIN, self))
         self._enter(_AFTER_PEER_FIN[self.state])
         if self.state is S.TIME_WAIT:
@@ -1007,9 +1016,8 @@ class Connection:
             common.time_wait.pop(self, None)
         self.state = state
         if state is S.CLOSED or state is S.TIME_WAIT:
-            if self.out_of_order is not None:
-                common.out_of_order -= self.out_of_order.octets
-            self.queue = self.out_of_order = self.recovery = self.syn = None
+            self._forget_early()
+            self.queue = self.recovery = self.syn = None
             self.deadline = None
             self.resend = False
         if state is S.TIME_WAIT:
