@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: bench clean demo kube-image lint proto test test-cluster wheel
+.PHONY: bench clean demo fuzz kube-image lint proto test test-cluster wheel
 
 NAMES := python3.11 python3.12 python3.13 python3.14 python3
 NEW_ENOUGH := import sys; sys.version_info >= (3, 11) and print(sys.argv[1])
@@ -20,9 +20,16 @@ AS_ROOT = $(shell ((!EUID)) || ! sudo -n true 2>/dev/null || echo sudo -n)
 # Against a real Kubernetes, of one node, on this machine: KUBE_LAB is where its scripts are.
 KUBE_LAB ?= ../shared/kube
 
+# What tests/replay plays to the stack.
+export CAPTURES ?= ../shared/pcaps
+
 # System tests of what the transport carries: they run on both. The others are of what is
 # in front of it.
 CARRIED = datagrams endings idle pressure reconnect sessions transfers truth variants
+
+# Seconds for each target, and which: kernels, parse, mux, stack, properties; all without.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
 
 demo: .venv/built
 	$(AS_ROOT) $(BIN)/tunstack demo
@@ -51,6 +58,11 @@ lint: .venv/built
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+fuzz: .venv/built
+	.ci/packages $(PYTHON) clang
+	.ci/packages $(PYTHON) libclang-rt-$$(clang -dumpversion | cut -d. -f1)-dev
+	tests/fuzz/run $(BIN)/python $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: .venv/built
 	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider benchmarks

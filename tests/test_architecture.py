@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src/tunstack"
 
 ROWS = (
     {"cli"},
-    {"engine", "manager", "agent"},
+    {"engine", "manager", "agent", "capture"},
     {"host", "cluster", "rpc", "upstream"},
     {"stack", "mux", "dns"},
     {"wire"},
@@ -29,6 +29,9 @@ FORBIDDEN = {
     ("agent", "stack"),
 }
 """Down, and yet not allowed: the cluster's side has no device."""
+
+OWNERS = {"scapy": "capture"}
+"""Libraries that only one room may load."""
 
 CORE = {"_fastpath", "wire", "stack", "mux", "dns", "rpc/http2"}
 """Rooms, and a part of one, that do without the network."""
@@ -80,6 +83,8 @@ def refuse_import(parts: tuple[str, ...], name: str) -> str | None:
     if top != "tunstack":
         if top in WORLD and (room in CORE or part in CORE):
             return f"{room} imports {top}, but the core is sans-IO"
+        if OWNERS.get(top, room) != room:
+            return f"{room} imports {top}, which is for {OWNERS[top]}"
         return None
     if part in CORE and rest.startswith(f"{room}."):
         inner = "/".join(rest.split(".")[:2])
@@ -134,6 +139,10 @@ BROKEN = {
     ),
     "manager, host": ("manager/x.py", "from tunstack.host import device", "imports host"),
     "agent, stack": ("agent/x.py", "from tunstack.stack.tcp import X", "imports stack"),
+    "sideways, captures": (
+        "capture/x.py", "from tunstack.engine import bridge", "sideways from engine",
+    ),
+    "scapy": ("wire/x.py", "def f():\n    from scapy.utils import x", "is for capture"),
     "clock": ("stack/tcp.py", "import time", "the core is sans-IO"),
     "loop": ("mux/session.py", "from asyncio import Queue", "the core is sans-IO"),
     "submodule": ("_fastpath/kernels.py", "import os.path", "the core is sans-IO"),
@@ -155,6 +164,7 @@ FINE = {
     "the rest of that room": ("rpc/lean/x.py", "import asyncio, ssl, time"),
     "within a room": ("stack/tcp.py", "from tunstack.stack import seq\nfrom . import seq"),
     "cli": ("cli/x.py", "import sys, tunstack\nprint(1)\nsys.exit(1)\nraise SystemExit(1)"),
+    "scapy": ("capture/x.py", "def f():\n    from scapy.utils import x"),
     "errors everywhere": ("_fastpath/x.py", "from tunstack.errors import X\nimport struct"),
     "the library": ("__init__.py", "from tunstack.engine.session import Session"),
 }

@@ -23,8 +23,9 @@ COMMANDS = (
     "config",
     "dns",
     "doctor",
+    "replay",
 )
-HEAVY = {"asyncio", "grpc", "uvloop", "pyroute2", "rich", "google.protobuf", "dns"}
+HEAVY = {"asyncio", "grpc", "uvloop", "pyroute2", "rich", "google.protobuf", "dns", "scapy"}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ _COMMANDS = (
     "config",
     "dns",
     "doctor",
+    "replay",
 )
 
 

@@ -1,0 +1,1 @@
+"""Captures: files of recorded packets, and what the stack makes of them."""
