@@ -5,10 +5,73 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.host import ACK, PSH, Host
+from tests.fuzz import stack as script
+from tests.support.exchange import Exchange, Luck, Plan
+from tests.support.host import ACK, FIN, MTU, PSH, RST, SYN, Host
+from tests.support.peer import Offer
+from tunstack.config import TcpConfig
 from tunstack.stack.events import What
 from tunstack.stack.receive import OutOfOrder
 from tunstack.stack.send import SendQueue
+from tunstack.wire import tcp
+
+FEW = settings(max_examples=max(1, settings.default.max_examples * 2 // 5))
+"""For examples that take some milliseconds; relative, so that ``make fuzz`` has more."""
+
+
+@st.composite
+def plans(draw, **fixed):
+    """Conversations of all kinds; short where every octet takes a round trip."""
+    scale = draw(st.sampled_from([None, 0, 7, 14]))
+    buffer = draw(st.sampled_from([1, 500, 4000, 65_535, 200_000]))
+    sizes = st.sampled_from([0, 1, 5000, 30_000])
+    values = {
+        "up": draw(sizes),
+        "down": min(draw(sizes), 60 * buffer),
+        "buffer": buffer if scale else min(buffer, 65_535),
+        "credit": draw(st.sampled_from([100, 4000, 65_535, 200_000])),
+        "lazy": draw(st.sampled_from([0.0, 0.5, 0.9])),
+        "closing": draw(
+            st.sampled_from(["host", "cluster", "together", "host only", "cluster only"])
+        ),
+        "family": draw(st.sampled_from([4, 6])),
+        "vnet": draw(st.sampled_from([0, 10])),
+        "iss": draw(st.sampled_from([1000, 0xFFFFFF00])),
+        "offer": Offer(
+            mss=draw(st.sampled_from([88, 536, 1460])),
+            scale=scale,
+            sack=draw(st.booleans()),
+            timestamps=draw(st.booleans()),
+        ),
+        "luck": Luck(
+            loss=draw(st.sampled_from([0.0, 0.1, 0.3])),
+            duplicate=draw(st.sampled_from([0.0, 0.2])),
+            jitter=draw(st.sampled_from([0.0, 0.005, 0.1])),
+        ),
+    }
+    return Plan(**values | {name: draw(each) for name, each in fixed.items()})
+
+
+@given(plan=plans(), seed=st.integers(0, 1 << 30))
+@settings(FEW, deadline=None)
+def test_both_ways_at_once_everything_arrives_and_what_is_closed_is_gone(plan, seed):
+    exchange = Exchange(plan, seed)
+    exchange.run()
+    exchange.assert_intact()
+
+
+@given(plan=plans(abort=st.sampled_from(["host", "cluster"])), seed=st.integers(0, 1 << 30))
+@settings(FEW, deadline=None)
+def test_what_arrives_before_a_reset_is_what_was_sent(plan, seed):
+    exchange = Exchange(plan, seed)
+    exchange.run()
+    exchange.assert_prefix()
+
+
+@given(st.binary(max_size=2000))
+@settings(deadline=None)
+def test_whatever_is_sent_and_said_in_any_order_the_stack_stays_sound(octets):
+    script.check(octets)
 
 
 @given(
@@ -16,7 +79,7 @@ from tunstack.stack.send import SendQueue
     loss=st.sampled_from([0.0, 0.1, 0.3]),
     iss=st.sampled_from([1000, 0xFFFFF000]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(FEW, deadline=None)
 def test_an_upload_survives_loss_reordering_and_repetition(seed, loss, iss):
     chance = random.Random(seed)
     text = chance.randbytes(30_000)
@@ -50,7 +113,7 @@ def test_an_upload_survives_loss_reordering_and_repetition(seed, loss, iss):
 
 
 @given(seed=st.integers(0, 1 << 30), loss=st.sampled_from([0.0, 0.1, 0.3]))
-@settings(max_examples=40, deadline=None)
+@settings(FEW, deadline=None)
 def test_a_download_survives_loss_reordering_and_repetition(seed, loss):
     chance = random.Random(seed)
     text = chance.randbytes(60_000)
@@ -155,3 +218,77 @@ def test_a_send_queue_gives_every_octet_in_order(chunks, steps):
         queue.acknowledge(acknowledge)
         una += acknowledge
         assert (queue.size, queue.sent) == (len(whole) - una, nxt - una)
+
+
+# Found by the properties and by fuzzing
+
+
+def test_a_stream_may_pass_its_initial_sequence_number_again():
+    """After 4 GiB SND.UNA is ISS once more, and that is no SYN to be acknowledged."""
+    host = Host()
+    host.open()
+    snd = host.connection.snd
+    host.write(b"x" * 100)
+    assert len(host.segments()) == 1
+    host.send(1, 101, ACK)
+    # As if 4 GiB less 101 octets had been sent in between.
+    snd.una = snd.nxt = snd.wl2 = (snd.iss - 100) & 0xFFFFFFFF
+    host.write(b"a" * 100 + b"b" * 100)
+    sent = host.segments()
+    assert b"".join(s.text for s in sent) == b"a" * 100 + b"b" * 100
+    host.events.clear()
+    host.send(1, 0, ACK)
+    host.send(1, 100, ACK)
+    assert [event[2] for event in host.events if event[0] is What.ACKED] == [100, 100]
+    assert host.connection.queue is None
+
+
+def test_a_segment_with_sack_blocks_fits_the_mtu():
+    host = Host()
+    host.open()
+    for hole in range(1, 5):
+        host.send(1 + 10 * hole, 1, ACK, b"x")
+    host.packets()
+    host.write(bytes(4000))
+    packets = host.packets()
+    assert len(packets) > 2
+    assert max(map(len, packets)) == MTU
+
+
+def test_a_window_that_opens_does_not_keep_time_wait_from_ending():
+    host = Host()
+    host.open()
+    host.stack.finish(host.connection)
+    host.segments()
+    host.send(1, 2, FIN | ACK, window=0)
+    host.segments()
+    host.send(2, 2, ACK, window=500)
+    host.segments()
+    host.wait(60)
+    assert host.packets() == []
+    assert host.key not in host.stack.connections
+
+
+def test_a_syn_ack_that_is_sent_again_takes_no_window_back():
+    host = Host()
+    host.send(0, 0, SYN, options=tcp.syn_options(1460, 7, True))
+    host.stack.opened(host.connection, 1 << 20)
+    host.accept_syn_ack()
+    host.send(200_000, 1, ACK)  # beyond the window: the answer says it, scaled
+    (answer,) = host.segments()
+    said = answer.window << host.connection.rcv.shift
+    assert said > 65_535
+    host.wait(1.5)
+    host.accept_syn_ack()
+    host.send(1, 1, ACK)
+    host.send(1 + 65_535 + 1000, 1, ACK, b"x")  # inside of what was said
+    assert host.segments()[-1].options.sack
+
+
+def test_syns_that_are_taken_back_leave_room_for_others():
+    host = Host(config=TcpConfig(max_pending=3))
+    for _ in range(5):
+        host.send(0, 0, SYN)
+        host.send(1, 0, RST)
+        host.packets()
+    assert host.kinds() == [What.OPEN, What.RESET] * 5

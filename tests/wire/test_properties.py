@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tunstack._fastpath import reference
 from tunstack._fastpath.record import Verdict
 from tunstack.stack.reassembly import MAX_OCTETS, MAX_PACKETS, Reassembly
-from tunstack.wire import icmp, ip, tcp
+from tunstack.wire import extension, icmp, ip, tcp
 from tunstack.wire import key as flow_key
 from tunstack.wire.frame import Refusal
 
@@ -40,13 +40,17 @@ def test_any_options_are_read(data):
     mss=st.integers(0, 0xFFFF),
     scale=st.one_of(st.none(), st.integers(0, 14)),
     sack=st.booleans(),
+    stamps=st.one_of(st.none(), st.tuples(*[st.integers(0, 0xFFFFFFFF)] * 2)),
     junk=st.binary(max_size=20),
 )
-def test_what_comes_behind_the_end_of_the_options_does_not_count(mss, scale, sack, junk):
-    data = tcp.syn_options(mss, scale, sack)
+def test_options_of_a_syn_are_read_as_they_were_written_and_nothing_behind_their_end(
+    mss, scale, sack, stamps, junk
+):
+    data = tcp.syn_options(mss, scale, sack, stamps)
     assert len(data) % 4 == 0
+    assert len(data) <= 40
     options = tcp.parse_options(data + b"\0" + junk)
-    assert options[:3] == (mss, scale, sack)
+    assert options == tcp.Options(mss, scale, sack, (), stamps)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 0xFFFFFFFF)] * 2), max_size=4))
@@ -62,18 +66,12 @@ def test_an_echo_that_was_built_is_parsed_as_that_echo(
     source, target = ADDRESSES[version]
     protocol = {4: icmp.ICMP, 6: icmp.ICMP6}[version]
     key = bytes((protocol,)) + source + target + struct.pack("!HH", identifier, 0)
-    for packet, kinds, want in (
-        (icmp.echo_request(key, sequence, data), icmp.ECHO_REQUEST, key),
-        (
-            icmp.echo_reply(key, sequence, data, ident),
-            icmp.ECHO_REPLY,
-            key[:1] + target + source + key[33:],
-        ),
-    ):
-        record = parse(packet)
-        assert record[8] == Verdict.DELIVER
-        assert (record[0], record[9], record[11]) == (sequence, kinds[protocol], want)
-        assert packet[record[4] : record[5]] == data
+    packet = icmp.echo_reply(key, sequence, data, ident)
+    record = parse(packet)
+    assert record[8] == Verdict.DELIVER
+    assert (record[0], record[9]) == (sequence, icmp.ECHO_REPLY[protocol])
+    assert record[11] == key[:1] + target + source + key[33:]
+    assert packet[record[4] : record[5]] == data
 
 
 @given(version=versions, protocol=st.integers(0, 255), text=st.binary(max_size=1500),
@@ -84,15 +82,46 @@ def test_an_error_about_any_packet_is_valid_or_is_not_sent(
 ):
     source, target = ADDRESSES[version]
     offender = ip.header(protocol, source, target, len(text)) + text
-    packet = icmp.unreachable(refusal, offender)
-    if packet is None:
-        return
-    assert len(packet) <= {4: 576, 6: 1280}[version]
-    record = parse(packet)
-    assert record[8] == Verdict.DELIVER
-    assert record[11][1:33] == target + source
-    quoted = packet[record[4] : record[5]]
-    assert quoted == offender[: len(quoted)]
+    for packet in (
+        icmp.unreachable(refusal, offender),
+        icmp.time_exceeded(offender),
+        icmp.not_understood(offender),
+    ):
+        if packet is None:
+            continue
+        assert len(packet) <= {4: 576, 6: 1280}[version]
+        record = parse(packet)
+        assert record[8] == Verdict.DELIVER
+        assert record[11][1:33] == target + source
+        quoted = packet[record[4] : record[5]]
+        assert quoted == offender[: len(quoted)]
+
+
+@given(version=versions, start=st.sampled_from([b"", b"E", b"`"]), data=st.binary())
+def test_what_any_router_says_of_a_link_is_read_or_nothing(version, start, data):
+    protocol = {4: icmp.ICMP, 6: icmp.ICMP6}[version]
+    said = icmp.too_big(protocol, bytes(8) + start + data)
+    if said is not None:
+        assert len(said.key) == 37
+        assert said.key[0] == 6
+        assert said.mtu >= {4: 552, 6: 1280}[version]
+
+
+@given(
+    st.lists(st.sampled_from([0, 43, 44, 60, 59, 6, 17, 58, 99]), max_size=6), st.binary()
+)
+def test_any_chain_of_extension_headers_has_a_pointer_inside_it_or_none(chain, data):
+    source, target = ADDRESSES[6]
+    text = b"".join(bytes((following, 0)) + bytes(6) for following in chain[1:]) + data
+    packet = ip.header(chain[0] if chain else 0, source, target, len(text)) + text
+    problem = extension.problem(packet)
+    if problem is not None:
+        code, pointer = problem
+        assert code in (0, 1, 2)
+        assert pointer < len(packet)
+    protocol, at = extension.upper(packet)
+    assert 40 <= at
+    assert 0 <= protocol <= 255
 
 
 # Fragments
