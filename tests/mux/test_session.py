@@ -113,6 +113,12 @@ def test_echoes_and_what_did_not_arrive_come_through():
     ]
 
 
+@pytest.mark.parametrize("kind", [Kind.DATAGRAM, Kind.REFUSED])
+def test_a_frame_larger_than_any_is_a_violation(pair, kind):
+    pair.client.receive(frame(kind, pair.flow.id, bytes(65_537)))
+    assert pair.client.violation is not None
+
+
 def test_the_end_of_a_flow_waits_behind_what_does_not_fit_one_message(pair):
     octets = bytes(65_536)
     for _ in range(6):

@@ -174,6 +174,17 @@ def test_who_sent_fragments_of_which_some_are_missing_is_told(host, family):
     assert host.events == []
 
 
+def test_a_last_fragment_in_front_of_others_is_impossible(host):
+    whole = udp_packet(4, b"x" * 32)
+    pieces = [IP(bytes(piece)) for piece in fragment(whole, 8)]
+    last = pieces[1].copy()
+    last.flags = 0
+    del last.chksum
+    host.feed([bytes(pieces[2]), bytes(last), *map(bytes, pieces)])
+    assert host.events == []
+    assert host.stack.drops["bad-fragment"] >= 1
+
+
 def test_a_packet_in_too_many_fragments_is_dropped(host):
     whole = udp_packet(4, b"x" * 4800)
     pieces = [bytes(piece) for piece in fragment(whole, 8)]

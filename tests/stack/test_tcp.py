@@ -279,6 +279,27 @@ def test_an_ack_from_the_other_end_of_the_numbers_is_no_ack(connected, far):
     assert connected.segment().ack == 1
 
 
+def test_a_window_that_had_closed_on_text_brings_it_again_when_it_opens(connected):
+    connected.write(b"x" * 1000)
+    connected.packets()
+    connected.send(1, 1, ACK, window=0)
+    assert connected.segments() == []
+    connected.send(1, 1, ACK, window=500)
+    assert [segment.text for segment in connected.segments()] == [b"x" * 1000]
+
+
+def test_many_small_writes_are_forgotten_as_they_arrive(connected):
+    for _ in range(200):
+        connected.write(b"x" * 10)
+    connected.packets()
+    connected.send(1, 1501, ACK)
+    connected.send(1, 1, ACK)
+    connected.write(b"y" * 10)
+    assert connected.segment().text == b"y" * 10
+    connected.send(1, 2011, ACK)
+    assert connected.connection.queue is None
+
+
 def test_what_lies_beyond_a_window_that_shrank_waits_for_it(connected):
     for octet in b"abcdef":
         connected.write(bytes([octet]) * 1000)

@@ -1,5 +1,7 @@
 """Flow keys."""
 
+from ipaddress import ip_address
+
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
@@ -30,3 +32,8 @@ def test_the_other_direction_has_the_reverse_key():
 def test_a_key_tells_target_and_ports():
     assert key.destination(there) == key.MAPPED + bytes([10, 96, 0, 1])
     assert key.ports(there) == (40000, 80)
+
+
+def test_an_address_is_what_a_key_has_of_it():
+    assert key.address(ip_address("10.96.0.1")) == key.destination(there)
+    assert key.address(ip_address("fd96::1")) == key.destination(there6)
