@@ -39,6 +39,19 @@ def parse_seeds() -> Iterator[tuple[str, bytes]]:
     yield "no slots", slots(0)
     yield "empty slots", slots(parse.VNET, b"", bytes(9), bytes(10), bytes(11))
     yield "version", slots(0, b"\x50" + bytes(40))
+    for name in ("hop by hop", "all headers"):
+        longer = bytearray(SMALL[name])
+        longer[41] = (len(longer) - 40) // 8
+        yield f"{name} beyond the packet", slots(0, bytes(longer))
+    for name in ("udp4", "udp6"):
+        longer = bytearray(SMALL[name])
+        longer[-len(b"query") - 4] = 1
+        yield (
+            f"{name} beyond the packet",
+            slots(parse.VNET, bytes((2,)) + bytes(9) + longer),
+        )
+    for length in range(0, 64, 9):
+        yield f"cut to {length}", slots(0, *(packet[:length] for packet in SMALL.values()))
 
 
 def kernels_seeds() -> Iterator[tuple[str, bytes]]:
@@ -56,13 +69,15 @@ def kernels_seeds() -> Iterator[tuple[str, bytes]]:
             # Of the length three octets count.
             numbers = numbers[:1] + numbers[2:]
             for kernel, protocol in ((2, "tcp"), (3, "udp")):
-                data = bytes((kernel, 110, 12)) + numbers + key + bytes(12)
-                yield f"frame {protocol} {name} {vnet}", data
+                for room in (110, 27, 37, 47, 61, 71):
+                    data = bytes((kernel, room, 12)) + numbers + key + bytes(12)
+                    yield f"frame {protocol} {name} {vnet} into {room}", data
     spans = struct.pack("!HIHHHIHH", 4, 1, 0, 5, 8, 3, 2, 9)
     yield "pack", b"\4" + struct.pack("!HB", 28, 2) + spans + b"0123456789"
     yield "pack without room", b"\4" + struct.pack("!HB", 27, 2) + spans + b"0123456789"
     for name, data in frames():
         yield f"split {name}", b"\5\x20" + data
+        yield f"split {name} without room", b"\5\1" + data
 
 
 def frame(kind: Kind, flow: int, payload: bytes = b"") -> bytes:

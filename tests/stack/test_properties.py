@@ -15,7 +15,7 @@ from tunstack.stack.receive import OutOfOrder
 from tunstack.stack.send import SendQueue
 from tunstack.wire import tcp
 
-FEW = settings(max_examples=max(1, settings.default.max_examples * 2 // 5))
+FEW = settings(max_examples=settings.default.max_examples * 2 // 5)
 """For examples that take some milliseconds; relative, so that ``make fuzz`` has more."""
 
 
