@@ -11,14 +11,12 @@ what arrives is compared and not kept.
 """
 
 import math
-import struct
 from dataclasses import dataclass
 from random import Random
 
+from tests.support.host import ACK, PSH, RST, SYN, make_segment
 from tunstack import _fastpath
-from tunstack.wire import key as flow_key
-
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+from tunstack.wire import tcp
 
 ISN = 0xFFFF_0000
 """Soon wraps."""
@@ -38,12 +36,6 @@ LARGEST = 44 * MSS
 
 _PERIOD = 1_048_573  # a prime, so that no power of two hides a shift
 _PATTERN = 4 * Random(0).randbytes(_PERIOD)
-
-_SYN_OPTIONS = struct.Struct("!BBHBBBBIIBBBB")
-"""MSS, SACK-permitted, timestamps, window scale."""
-
-_TIMESTAMPS = struct.Struct("!BBBBII")
-_BLOCK = struct.Struct("!II")
 
 
 def text(at: int, length: int) -> bytes:
@@ -132,9 +124,7 @@ class Linux:
 
     def connect(self, now: float) -> None:
         """Send the SYN."""
-        options = _SYN_OPTIONS.pack(
-            2, 4, MSS, 4, 2, 8, 10, _milliseconds(now), 0, 1, 3, 3, WINDOW_SCALE
-        )
+        options = tcp.syn_options(MSS, WINDOW_SCALE, True, (_milliseconds(now), 0))
         self._packet(0, SYN, b"", options, min(self._buffer, 65_535))
         self._timer = now + RTO_INITIAL
 
@@ -144,17 +134,19 @@ class Linux:
         seg_seq, seg_ack, _, options, start, end, window, _, verdict, flags = record[:10]
         assert verdict == 0, f"the stack made a packet with verdict {verdict}"
         assert not flags & RST, "the stack reset the connection"
-        blocks = self._options(packet[options:start], flags & SYN)
+        said = tcp.parse_options(packet[options:start])
+        if said.timestamps is not None:
+            self._echo = said.timestamps[0]
         if flags & SYN:
             if not self.open:
-                self._establish(seg_seq, window, now)
+                self._establish(seg_seq, window, said, now)
             self._acknowledge(now)
             return
         seq = self._near(seg_seq - self.irs, self.rcv_nxt)
         ack = self._near(seg_ack - ISN, self.una)
         self._read_on(now)
         self.wnd = max(ack + (window << self.peer_shift), self.wnd)
-        self._take_ack(ack, blocks, now)
+        self._take_ack(ack, said.sack, now)
         if end > start:
             assert packet[start:end] == text(seq, end - start), "the text is not the text"
             self._take_text(seq, seq + end - start, now)
@@ -194,8 +186,11 @@ class Linux:
         out, self._out = self._out, []
         return out
 
-    def _establish(self, seg_seq: int, window: int, now: float) -> None:
+    def _establish(self, seg_seq: int, window: int, said: tcp.Options, now: float) -> None:
         self.open = True
+        self.peer_shift = said.window_scale or 0
+        self.sack = said.sack_permitted
+        self.timestamps = said.timestamps is not None
         self.irs = seg_seq
         self.una = self.nxt = self.rcv_nxt = 1
         self._edge = 1 + self._buffer
@@ -207,7 +202,7 @@ class Linux:
 
     # As a sender
 
-    def _take_ack(self, ack: int, blocks: list[tuple[int, int]], now: float) -> None:
+    def _take_ack(self, ack: int, blocks: tuple[tuple[int, int], ...], now: float) -> None:
         board = self._board
         acked = ack - self.una
         if acked < 0 or ack > self.nxt:
@@ -391,9 +386,10 @@ class Linux:
     def _segment(self, at: int, piece: bytes, now: float) -> None:
         options = b""
         if self.timestamps:
-            options = _TIMESTAMPS.pack(1, 1, 8, 10, _milliseconds(now), self._echo)
+            options = tcp.timestamps_option(_milliseconds(now), self._echo)
         if self.sack and self._ranges:
-            options += self._sack_option(3 if self.timestamps else 4)
+            most = 3 if self.timestamps else 4
+            options += tcp.sack_option(self._latest_blocks(most))
         self._read_on(now)
         self._edge = max(self._edge, int(self._read) + self._buffer)
         window = -(-(self._edge - self.rcv_nxt) >> WINDOW_SCALE)
@@ -406,52 +402,27 @@ class Linux:
     def _packet(
         self, at: int, flags: int, piece: bytes, options: bytes, window: int
     ) -> None:
-        header = _fastpath.frame_tcp(
-            flow_key.reverse(self.key),
-            (ISN + at) & 0xFFFF_FFFF,
-            (self.irs + self.rcv_nxt) & 0xFFFF_FFFF if flags & ACK else 0,
+        packet = make_segment(
+            self.key,
+            ISN + at,
+            self.irs + self.rcv_nxt,
             flags,
-            window,
-            options,
-            len(piece),
-            0 if self.vnet else _fastpath.sum16(piece, 0),
-            0,
-            self.mss if len(piece) > self.mss else 0,
-            self.vnet,
+            piece,
+            window=window,
+            options=options,
+            vnet=self.vnet,
+            gso=self.mss if len(piece) > self.mss else 0,
         )
-        self._out.append(header + piece)
+        self._out.append(packet)
 
-    def _sack_option(self, most: int) -> bytes:
+    def _latest_blocks(self, most: int) -> tuple[tuple[int, int], ...]:
         blocks = sorted(
             self._ranges, key=lambda block: not block[0] <= self._latest < block[1]
         )[:most]
-        head = bytes((1, 1, 5, 2 + _BLOCK.size * len(blocks)))
-        return head + b"".join(
-            _BLOCK.pack((self.irs + left) & 0xFFFF_FFFF, (self.irs + right) & 0xFFFF_FFFF)
+        return tuple(
+            ((self.irs + left) & 0xFFFF_FFFF, (self.irs + right) & 0xFFFF_FFFF)
             for left, right in blocks
         )
-
-    def _options(self, data: bytes, syn: int) -> list[tuple[int, int]]:
-        """Read the options; give the SACK blocks."""
-        blocks: list[tuple[int, int]] = []
-        at = 0
-        while at < len(data) and data[at]:
-            if data[at] == 1:
-                at += 1
-                continue
-            kind, size = data[at], data[at + 1]
-            value = data[at + 2 : at + size]
-            if kind == 3 and syn:
-                self.peer_shift = value[0]
-            elif kind == 4 and syn:
-                self.sack = True
-            elif kind == 5:
-                blocks = list(_BLOCK.iter_unpack(value))
-            elif kind == 8:
-                self.timestamps |= bool(syn)
-                self._echo = _BLOCK.unpack(value)[0]
-            at += size
-        return blocks
 
     @staticmethod
     def _near(number: int, reference: int) -> int:

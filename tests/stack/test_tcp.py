@@ -171,7 +171,7 @@ def test_initial_sequence_numbers_differ_by_flow_and_rise_with_time():
 def test_pending_connections_are_bounded():
     host = Host(config=TcpConfig(max_pending=3))
     for port in range(5):
-        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.use_port(1000 + port)
         host.send(0, 0, SYN)
     assert host.kinds() == [What.OPEN] * 3
     assert host.stack.drops["too-many-pending"] == 2
@@ -183,15 +183,15 @@ def test_pending_connections_are_bounded():
 def test_half_open_connections_are_bounded_with_those_still_dialled():
     host = Host(config=TcpConfig(max_pending=3))
     for port in range(5):
-        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.use_port(1000 + port)
         host.send(0, 0, SYN)
         if host.key in host.stack.connections:
             host.stack.opened(host.connection, 1 << 20)
             host.accept_syn_ack()
     assert host.stack.drops["too-many-pending"] == 2
-    host.key = host.key[:35] + (1002).to_bytes(2, "big")
+    host.use_port(1002)
     host.send(1, 1, ACK)
-    host.key = host.key[:35] + (1004).to_bytes(2, "big")
+    host.use_port(1004)
     host.send(0, 0, SYN)
     assert host.stack.drops["too-many-pending"] == 2
 
@@ -199,12 +199,9 @@ def test_half_open_connections_are_bounded_with_those_still_dialled():
 def test_time_wait_gives_way_to_new_connections():
     host = Host(config=TcpConfig(max_connections=1, time_wait=100))
     host.open()
-    host.stack.finish(host.connection)
-    host.packets()
-    host.send(1, 2, FIN | ACK)
-    host.packets()
+    host.close_after_the_cluster()
     assert host.connection.state is State.TIME_WAIT
-    host.key = host.key[:35] + (1004).to_bytes(2, "big")
+    host.use_port(1004)
     host.send(0, 0, SYN)
     assert host.connection.state is State.PENDING
     assert host.stack.drops["too-many-connections"] == 0
@@ -214,12 +211,9 @@ def test_time_wait_is_bounded(monkeypatch):
     monkeypatch.setattr("tunstack.stack.stack.MAX_TIME_WAIT", 3)
     host = Host(config=TcpConfig(time_wait=100))
     for port in range(5):
-        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.use_port(1000 + port)
         host.open()
-        host.stack.finish(host.connection)
-        host.packets()
-        host.send(1, 2, FIN | ACK)
-        host.packets()
+        host.close_after_the_cluster()
     left = [int.from_bytes(key[35:], "big") for key in host.stack.connections]
     assert left == [1002, 1003, 1004]
 
@@ -320,11 +314,7 @@ def test_the_window_closes_on_a_second_hole_and_opens_again(connected):
     for octet in b"abcdef":
         connected.write(bytes([octet]) * 1000)
         connected.packets()
-    base = connected.irs
-
-    def sack(*blocks):
-        return tcp.sack_option(tuple((base + a, base + b) for a, b in blocks))
-
+    sack = connected.sack
     connected.send(1, 1, ACK, options=sack((1001, 3001), (4001, 6001)), window=8)
     sent = [(segment.seq, len(segment.text)) for segment in connected.segments()]
     assert sent == [(1, 1000)]  # the hole at 3001 is beyond the edge at 1025
@@ -334,10 +324,7 @@ def test_the_window_closes_on_a_second_hole_and_opens_again(connected):
 
 
 def test_a_reset_of_what_only_waits_is_silent(connected):
-    connected.stack.finish(connected.connection)
-    connected.packets()
-    connected.send(1, 2, FIN | ACK)
-    connected.packets()
+    connected.close_after_the_cluster()
     assert connected.connection.state is State.TIME_WAIT
     connected.stack.reset(connected.connection, connected.now)
     assert connected.packets() == []
@@ -348,10 +335,7 @@ def test_a_new_syn_with_the_same_timestamp_is_judged_by_its_number():
     host = Host(config=TcpConfig(time_wait=100))
     options = tcp.syn_options(1460, 7, True, (500, 0))
     host.open(options=options)
-    host.stack.finish(host.connection)
-    host.packets()
-    host.send(1, 2, FIN | ACK)
-    host.packets()
+    host.close_after_the_cluster()
     host.kinds()
     host.send(1, 0, SYN, options=options)
     assert host.kinds() == []
@@ -362,7 +346,7 @@ def test_a_new_syn_with_the_same_timestamp_is_judged_by_its_number():
 def test_connections_are_bounded():
     host = Host(config=TcpConfig(max_connections=2))
     for port in range(3):
-        host.key = host.key[:35] + (1000 + port).to_bytes(2, "big")
+        host.use_port(1000 + port)
         host.send(0, 0, SYN)
     assert host.kinds() == [What.OPEN] * 2
     assert host.stack.drops["too-many-connections"] == 1
@@ -647,15 +631,7 @@ def test_sack_brings_exactly_what_is_missing(connected):
     connected.write(b"".join(bytes([65 + i]) * 1000 for i in range(10)))
     connected.packets()
 
-    def sack(*blocks):
-        base = connected.irs
-        return tcp.sack_option(
-            tuple(
-                ((base + left) & 0xFFFFFFFF, (base + right) & 0xFFFFFFFF)
-                for left, right in blocks
-            )
-        )
-
+    sack = connected.sack
     # The octets 1001 to 2000 and 4001 to 5000 are missing.
     for right in (3001, 3501, 4001):
         connected.send(1, 1001, ACK, options=sack((2001, right)))
@@ -806,10 +782,7 @@ def test_time_wait_acknowledges_a_repeated_fin_and_ends(connected):
 
 def test_a_newer_syn_ends_time_wait(connected):
     connected.packets()
-    connected.stack.finish(connected.connection)
-    connected.packets()
-    connected.send(1, 2, FIN | ACK)
-    connected.packets()
+    connected.close_after_the_cluster()
     connected.kinds()
     connected.send(100_000, 0, SYN)
     assert connected.kinds() == [What.OPEN]

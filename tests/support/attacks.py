@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_network
 from itertools import islice
 from random import Random
 
-from tests.support.host import make_key, octets
+from tests.support.host import make_key, make_segment, octets
 from tests.support.lab import Lab, Site
 from tunstack import _fastpath
 from tunstack.wire import ip
@@ -88,24 +88,6 @@ class Injector:
                 return
 
 
-def segment(
-    key: bytes,
-    seq: int,
-    ack: int,
-    flags: int,
-    text: bytes = b"",
-    *,
-    window: int = 65_535,
-    options: bytes = b"",
-) -> bytes:
-    """Build a segment of the flow ``key``."""
-    header = _fastpath.frame_tcp(
-        flow_key.reverse(key), seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags, window, options,
-        len(text), _fastpath.sum16(text, 0), 0, 0, 0,
-    )  # fmt: skip
-    return bytes(header) + text
-
-
 def datagram(key: bytes, payload: bytes) -> bytes:
     """Build a datagram of the flow ``key``."""
     total = _fastpath.sum16(payload, 0)
@@ -156,7 +138,8 @@ def open_raw(
         sniffer.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
         sniffer.bind((lab.status()["device"]["name"], _ETHERTYPE[4]))
         injector.send(
-            segment(key, 1000, 0, SYN, window=window, options=options) for key in waiting
+            make_segment(key, 1000, 0, SYN, window=window, options=options)
+            for key in waiting
         )
         while waiting:
             assert select.select([sniffer], [], [], 20)[0], f"{len(waiting)} never opened"
@@ -173,7 +156,7 @@ def open_raw(
                 irs = int.from_bytes(packet[24:28], "big")
                 connections.append(Raw(key, 1001, irs + 1))
     injector.send(
-        segment(raw.key, raw.seq, raw.ack, ACK, window=window) for raw in connections
+        make_segment(raw.key, raw.seq, raw.ack, ACK, window=window) for raw in connections
     )
     return connections
 
@@ -217,7 +200,7 @@ def _random_packet(chance: Random, kind: int | None, key: bytes) -> bytes:
         flags = chance.choice((ACK, PSH | ACK, RST, FIN | ACK, chance.randrange(256)))
         seq, ack = chance.getrandbits(32), chance.getrandbits(32)
         window = chance.randrange(65_536)
-        return segment(key, seq, ack, flags, text, window=window, options=options)
+        return make_segment(key, seq, ack, flags, text, window=window, options=options)
     if kind == UDP:
         return datagram(key, text)
     if kind is not None:

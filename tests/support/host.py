@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from tunstack import _fastpath
 from tunstack._fastpath import reference
 from tunstack.config import TcpConfig
 from tunstack.stack.events import What
@@ -26,6 +27,35 @@ def make_key(protocol: int, source: str, sport: int, target: str, dport: int) ->
     """Build a flow key."""
     ports = sport.to_bytes(2, "big") + dport.to_bytes(2, "big")
     return bytes([protocol]) + octets(source) + octets(target) + ports
+
+
+def make_segment(
+    key: bytes,
+    seq: int,
+    ack: int,
+    flags: int,
+    text: bytes = b"",
+    *,
+    window: int = 65_535,
+    options: bytes = b"",
+    vnet: int = 0,
+    gso: int = 0,
+) -> bytes:
+    """Build a packet of the flow ``key``; numbers are taken modulo 2**32."""
+    header = _fastpath.frame_tcp(
+        flow_key.reverse(key),
+        seq & 0xFFFFFFFF,
+        ack & 0xFFFFFFFF if flags & ACK else 0,
+        flags,
+        window,
+        options,
+        len(text),
+        0 if vnet else _fastpath.sum16(text, 0),
+        0,
+        gso,
+        vnet,
+    )
+    return header + text
 
 
 @dataclass
@@ -94,20 +124,10 @@ class Host:
         options: bytes = b"",
     ) -> bytes:
         """Build one packet; numbers are relative to the initial ones."""
-        packet = reference.frame_tcp(
-            flow_key.reverse(self.key),
-            (self.iss + seq) & 0xFFFFFFFF,
-            (self.irs + ack) & 0xFFFFFFFF if flags & ACK else 0,
-            flags,
-            window,
-            options,
-            len(text),
-            reference.sum16(text, 0),
-            0,
-            0,
-            0,
+        at, acknowledged = self.iss + seq, self.irs + ack
+        return make_segment(
+            self.key, at, acknowledged, flags, text, window=window, options=options
         )
-        return packet + text
 
     def send(self, *args, **kwargs) -> None:
         """Send one segment; see :meth:`make`."""
@@ -161,6 +181,26 @@ class Host:
         self.accept_syn_ack()
         self.send(1, 1, ACK)
         self.events.clear()
+
+    def use_port(self, port: int) -> None:
+        """Go on with the connection to another port of the target."""
+        self.key = self.key[:35] + port.to_bytes(2, "big")
+
+    def close_after_the_cluster(self) -> None:
+        """Let the cluster finish, and then the host: what is left is TIME-WAIT."""
+        self.stack.finish(self.connection)
+        self.packets()
+        self.send(1, 2, FIN | ACK)
+        self.packets()
+
+    def sack(self, *blocks: tuple[int, int]) -> bytes:
+        """Build the option that says so; numbers are relative to the stack's."""
+        return tcp.sack_option(
+            tuple(
+                ((self.irs + left) & 0xFFFFFFFF, (self.irs + right) & 0xFFFFFFFF)
+                for left, right in blocks
+            )
+        )
 
     def accept_syn_ack(self) -> None:
         """Learn the stack's initial sequence number from the SYN-ACK that is due."""

@@ -8,20 +8,17 @@ Sans-IO: packets and the time in, packets and one deadline out. Positions in the
 are plain integers; the SYN is at 0.
 """
 
-import struct
 from dataclasses import dataclass
 
-from tests.support.host import ACK, FIN, MTU, PSH, RST, SYN
+from tests.support.host import ACK, FIN, MTU, PSH, RST, SYN, make_segment
 from tunstack._fastpath import reference
 from tunstack.stack import seq
 from tunstack.wire import key as flow_key
+from tunstack.wire import tcp
 
 RTO = 0.25
 """Seconds at first; doubles up to :data:`RTO_MAXIMUM`. Nobody is ever given up."""
 RTO_MAXIMUM = 1.5
-
-_WINDOW_SCALE, _SACK_PERMITTED, _SACK, _TIMESTAMPS = 3, 4, 5, 8
-_BLOCK = struct.Struct("!II")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +107,8 @@ class Peer:
     def connect(self, now: float) -> None:
         """Send the SYN."""
         offer = self._offer
-        options = struct.pack("!BBH", 2, 4, offer.mss)
-        if offer.sack:
-            options += bytes((1, 1, _SACK_PERMITTED, 2))
-        if offer.timestamps:
-            options += struct.pack("!BBBBII", 1, 1, _TIMESTAMPS, 10, _milliseconds(now), 0)
-        if offer.scale is not None:
-            options += bytes((1, _WINDOW_SCALE, 3, offer.scale))
+        timestamps = (_milliseconds(now), 0) if offer.timestamps else None
+        options = tcp.syn_options(offer.mss, offer.scale, offer.sack, timestamps)
         self._packet(0, SYN, b"", options, min(self._buffer, 65_535))
         self._nxt = 1
         self._start_timer(now)
@@ -225,37 +217,32 @@ class Peer:
         self._wnd = 1 + record[6]  # of a SYN: never scaled
         self._backoff = 0
         self.deadline = None
-        for kind, value in _options(packet[record[3] : record[4]]):
-            if kind == 2:
-                self._mss = min(int.from_bytes(value), self._offer.mss)
-            elif kind == _WINDOW_SCALE:
-                assert self._offer.scale is not None
-                self._shift, self._scale = value[0], self._offer.scale
-            elif kind == _SACK_PERMITTED:
-                assert self._offer.sack
-                self._sack = True
-            elif kind == _TIMESTAMPS:
-                assert self._offer.timestamps
-                self._timestamps = True
-                self._echo = _BLOCK.unpack(value)[0]
+        offer, said = self._offer, tcp.parse_options(packet[record[3] : record[4]])
+        if said.mss is not None:
+            self._mss = min(said.mss, offer.mss)
+        if said.window_scale is not None:
+            assert offer.scale is not None
+            self._shift, self._scale = said.window_scale, offer.scale
+        self._sack = said.sack_permitted
+        assert offer.sack or not self._sack
+        if said.timestamps is not None:
+            assert offer.timestamps
+            self._timestamps = True
+            self._echo = said.timestamps[0]
 
     def _read_options(self, data: bytes, at: int) -> list[tuple[int, int]]:
         """Take note of the timestamp; give the SACK blocks, as positions."""
-        blocks: list[tuple[int, int]] = []
-        for kind, value in _options(data):
-            if kind == _TIMESTAMPS:
-                assert self._timestamps
-                tsval, _ = _BLOCK.unpack(value)
-                if at <= self._rcv_nxt and _distance(tsval, self._echo) > 0:
-                    self._echo = tsval
-            elif kind == _SACK:
-                assert self._sack
-                una = seq.add(self._iss, self._una)
-                blocks = [
-                    tuple(self._una + _distance(edge, una) for edge in block)
-                    for block in _BLOCK.iter_unpack(value)
-                ]
-        return blocks
+        said = tcp.parse_options(data)
+        if said.timestamps is not None:
+            assert self._timestamps
+            tsval, _ = said.timestamps
+            if at <= self._rcv_nxt and _distance(tsval, self._echo) > 0:
+                self._echo = tsval
+        assert self._sack or not said.sack
+        una = seq.add(self._iss, self._una)
+        return [
+            tuple(self._una + _distance(edge, una) for edge in block) for block in said.sack
+        ]
 
     def _take_ack(
         self, seg_ack: int, window: int, blocks: list[tuple[int, int]], now: float
@@ -317,13 +304,15 @@ class Peer:
     def _segment(self, at: int, flags: int, text: bytes, now: float) -> None:
         options = b""
         if self._timestamps:
-            stamp = _milliseconds(now)
-            options = struct.pack("!BBBBII", 1, 1, _TIMESTAMPS, 10, stamp, self._echo)
+            options = tcp.timestamps_option(_milliseconds(now), self._echo)
         blocks = self._merged()[: 3 if self._timestamps else 4]
-        if self._sack and blocks:
-            options += bytes((1, 1, _SACK, 2 + 8 * len(blocks)))
-            for block in blocks:
-                options += _BLOCK.pack(*(seq.add(self._irs, edge) for edge in block))
+        if self._sack:
+            options += tcp.sack_option(
+                tuple(
+                    (seq.add(self._irs, left), seq.add(self._irs, right))
+                    for left, right in blocks
+                )
+            )
         window = min(self._window(), 65_535)
         self._edge = max(self._edge, self._rcv_nxt + (window << self._scale))
         self._packet(at, flags, text, options, window)
@@ -340,36 +329,20 @@ class Peer:
     def _packet(
         self, at: int, flags: int, text: bytes, options: bytes, window: int
     ) -> None:
-        header = reference.frame_tcp(
-            flow_key.reverse(self._key),
-            seq.add(self._iss, at),
-            seq.add(self._irs, self._rcv_nxt) if flags & ACK else 0,
+        packet = make_segment(
+            self._key,
+            self._iss + at,
+            self._irs + self._rcv_nxt,
             flags,
-            window,
-            options,
-            len(text),
-            0 if self._vnet else reference.sum16(text, 0),
-            0,
-            0,
-            self._vnet,
+            text,
+            window=window,
+            options=options,
+            vnet=self._vnet,
         )
-        self._out.append(header + text)
+        self._out.append(packet)
 
     def _start_timer(self, now: float) -> None:
         self.deadline = now + min(RTO * (1 << min(self._backoff, 8)), RTO_MAXIMUM)
-
-
-def _options(data: bytes) -> list[tuple[int, bytes]]:
-    """Give the kind and the value of each option; the stack makes no wrong ones."""
-    options = []
-    at = 0
-    while at < len(data) and data[at]:
-        if data[at] == 1:
-            at += 1
-            continue
-        options.append((data[at], data[at + 2 : at + data[at + 1]]))
-        at += data[at + 1]
-    return options
 
 
 def _distance(a: int, b: int) -> int:

@@ -3,12 +3,10 @@
 import struct
 
 from tunstack import _fastpath
+from tunstack.wire.icmp import MAX_QUOTE
 
 TIMEOUT = 30.0
 """Seconds, as Linux has it. On this link all fragments come at once or never."""
-
-MAX_FIRST = 1232
-"""Octets kept of the first fragment, to be quoted: what fits an ICMPv6 error."""
 
 MAX_OCTETS = 4 * 1024 * 1024
 """Octets of unfinished packets. Beyond it the oldest goes."""
@@ -35,7 +33,7 @@ class Assembly:
         self.size: int | None = None
         """Octets of the whole payload, once the last fragment is known."""
         self.first: bytes | None = None
-        """The first fragment, or the beginning of it."""
+        """The first fragment, or as much of it as an ICMP error quotes."""
         self.head: bytes | None = None
         """The IP header that the packet will have."""
         self.dead = False
@@ -90,7 +88,7 @@ class Reassembly:
             raise ValueError("overlapping or impossible fragment")
         if offset == 0:
             assembly.head = head
-            assembly.first = bytes(packet[:MAX_FIRST])
+            assembly.first = bytes(packet[:MAX_QUOTE])
         if not more:
             assembly.size = offset + len(piece)
         if offset not in assembly.pieces:

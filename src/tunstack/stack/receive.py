@@ -19,8 +19,8 @@ class OutOfOrder:
 
     def __init__(self) -> None:
         self._blocks: list[tuple[int, bytearray]] = []
-        self._recent: list[int] = []
-        """Where they begin, the one that grew last first."""
+        self._recent: list[tuple[int, bytearray]] = []
+        """The same, the one that grew last first."""
         self.octets = 0
         """Octets held."""
 
@@ -50,35 +50,36 @@ class OutOfOrder:
         if first == last and len(blocks) >= MAX_BLOCKS:
             return False
         touching = blocks[first:last]
-        for left, _ in touching:
-            self._recent.remove(left)
+        for block in touching:
+            self._recent.remove(block)
         if touching and seq.sub(touching[0][0], nxt) <= begin:
             at, joined = touching.pop(0)
         else:
             at, joined = start, bytearray()
         held = len(joined)
         right = seq.sub(at, nxt) + held
-        for left, block in touching:
+        for left, later in touching:
             gap = seq.sub(left, nxt) - right
             joined += text[right - begin : right - begin + gap]
-            joined += block
-            held += len(block)
-            right += gap + len(block)
+            joined += later
+            held += len(later)
+            right += gap + len(later)
         if right < end:
             joined += text[right - begin :]
-        blocks[first:last] = [(at, joined)]
+        grown = at, joined
+        blocks[first:last] = [grown]
         self.octets += len(joined) - held
-        self._recent.insert(0, at)
+        self._recent.insert(0, grown)
         return True
 
     def pop(self, nxt: int) -> bytes | None:
         """Give the block that begins at RCV.NXT, or what of an older one lies behind it."""
         while self._blocks:
-            start, block = self._blocks[0]
+            start, block = first = self._blocks[0]
             if seq.lt(nxt, start):
                 return None
             del self._blocks[0]
-            self._recent.remove(start)
+            self._recent.remove(first)
             self.octets -= len(block)
             old = seq.sub(nxt, start)
             if old < len(block):
@@ -92,10 +93,9 @@ class OutOfOrder:
             most: blocks in one segment.
             skip: later ones, which further segments report.
         """
-        blocks = dict(self._blocks)
         return tuple(
-            (left, seq.add(left, len(blocks[left])))
-            for left in self._recent[skip : skip + most]
+            (left, seq.add(left, len(block)))
+            for left, block in self._recent[skip : skip + most]
         )
 
     @staticmethod

@@ -11,7 +11,7 @@ seconds.
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
 from tunstack import _fastpath
 from tunstack.config import TcpConfig
@@ -20,8 +20,8 @@ from tunstack.stack.bucket import TokenBucket
 from tunstack.stack.common import Common
 from tunstack.stack.events import Event, What
 from tunstack.stack.reassembly import Reassembly
-from tunstack.stack.tcp import ACK, FIN, RST, SYN, Connection, State
-from tunstack.stack.timers import Timers
+from tunstack.stack.tcp import ACK, FIN, RST, SYN, Connection, State, reset_header
+from tunstack.stack.timers import Alarm, Timers
 from tunstack.wire import icmp, ip, tcp
 from tunstack.wire import key as flow_key
 from tunstack.wire.frame import Refusal
@@ -81,8 +81,9 @@ class Stack:
         self._packets: list[Packet] = []
         self._due: dict[Connection, None] = {}
         self._timers = Timers()
-        self._sweep_at: float | None = None
+        self._sweep = Alarm(self._check_alive)
         self._reassembly = Reassembly()
+        self._fragments = Alarm(self._expire_fragments)
         self._errors: list[bytes] = []
         self._error_limit = TokenBucket(ICMP_BURST, ICMP_RATE)
         self._ident = 0
@@ -153,6 +154,7 @@ class Stack:
         self, record: Record, arena: bytearray | bytes, now: float
     ) -> None:
         start, payload, end = record[2], record[4], record[5]
+        packet = None
         self._expire_fragments(now)
         try:
             packet = self._reassembly.add(
@@ -160,7 +162,7 @@ class Stack:
             )
         except ValueError:
             self.drops[Verdict.BAD_FRAGMENT.reason] += 1
-            return
+        self._watch_fragments()
         evicted = self._reassembly.take_evicted()
         if evicted:
             self.drops["too-many-fragments"] += evicted
@@ -179,6 +181,12 @@ class Stack:
             self.drops["fragments-timed-out"] += 1
             if first is not None:
                 self._send_error(icmp.time_exceeded(first))
+        self._watch_fragments()
+
+    def _watch_fragments(self) -> None:
+        self._fragments.deadline = self._reassembly.deadline()
+        if self._fragments.deadline is not None:
+            self._timers.arm(self._fragments)
 
     def _receive_datagram(self, record: Record, arena: bytearray | bytes) -> None:
         """One datagram, or several that the kernel left in one piece (USO)."""
@@ -198,8 +206,7 @@ class Stack:
         seg_seq, seg_ack, flags, key = record[0], record[1], record[9], record[11]
         start, end = record[4], record[5]
         connection = self.connections.get(key)
-        opens = flags & (SYN | ACK | RST | FIN) == SYN
-        if opens:
+        if flags & (SYN | ACK | RST | FIN) == SYN:
             options = tcp.parse_options(memoryview(arena)[record[3] : start])
             if connection is None or self._is_newer_life(connection, seg_seq, options):
                 self._open(record, options, arena, now)
@@ -280,8 +287,8 @@ class Stack:
         self.connections[key] = connection
         common.half_open += 1
         self._events.append((What.OPEN, connection))
-        if self._sweep_at is None:
-            self._sweep_at = now + SWEEP
+        if self._sweep.deadline is None:
+            self._sweep_later(now)
 
     def _initial_numbers(self, key: bytes, now: float) -> tuple[int, int]:
         """Give the initial sequence number, and the offset of timestamps.
@@ -399,22 +406,28 @@ class Stack:
 
     def deadline(self) -> float | None:
         """Give the time by which :meth:`expire` wants to be called."""
-        deadlines = (self._timers.deadline(), self._reassembly.deadline(), self._sweep_at)
-        return min((at for at in deadlines if at is not None), default=None)
+        return self._timers.deadline()
 
     def expire(self, now: float) -> None:
         """Let the timers that are due go off; events and output follow."""
         for timed in self._timers.due(now):
-            connection = cast(Connection, timed)
-            connection.expire(now)
-            self._due[connection] = None
-        self._expire_fragments(now)
-        if self._sweep_at is not None and self._sweep_at <= now:
-            self._sweep_at = now + SWEEP if self.connections else None
-            for connection in self.connections.values():
-                connection.check_alive(now)
-                if connection.keepalive_due or connection.state is State.CLOSED:
-                    self._due[connection] = None
+            timed.expire(now)
+            if isinstance(timed, Connection):
+                self._due[timed] = None
+
+    def _sweep_later(self, now: float) -> None:
+        self._sweep.deadline = now + SWEEP
+        self._timers.arm(self._sweep)
+
+    def _check_alive(self, now: float) -> None:
+        """Look at who has been silent for long."""
+        self._sweep.deadline = None
+        if self.connections:
+            self._sweep_later(now)
+        for connection in self.connections.values():
+            connection.check_alive(now)
+            if connection.keepalive_due or connection.state is State.CLOSED:
+                self._due[connection] = None
 
     def _remove(self, connection: Connection) -> None:
         if self.connections.get(connection.key) is connection:
@@ -422,8 +435,7 @@ class Stack:
         connection.discard()
 
     def _send_reset(self, key: bytes, at: int, ack: int, flags: int) -> None:
-        header = _fastpath.frame_tcp(key, at, ack, flags, 0, b"", 0, 0, 0, 0, self._vnet)
-        self._packets.append([header])
+        self._packets.append([reset_header(key, at, ack, flags, self._vnet)])
 
     def _send_error(self, packet: bytes | None) -> None:
         """Send an ICMP error, if there is one to send and not too many have been."""

@@ -20,7 +20,6 @@ retransmission (RFC 6298), SACK both ways (RFC 2018) and recovery (:mod:`.recove
 ``docs/tcp.md`` says what is done, what is left out, and why.
 """
 
-import struct
 from enum import Enum
 from typing import Any
 
@@ -68,10 +67,6 @@ KEEPALIVE_IDLE_FIN_WAIT_2 = 60.0
 KEEPALIVE_INTERVAL = 75.0
 KEEPALIVE_PROBES = 9
 """As Linux has them: tcp_keepalive_intvl, tcp_keepalive_probes."""
-
-_TIMESTAMPS = struct.Struct("!III")
-_TIMESTAMPS_HEAD = 0x0101080A
-"""NOP, NOP, kind 8, length 10: RFC 7323, appendix A."""
 
 _HALF = 1 << 31
 
@@ -419,10 +414,12 @@ class Connection:
         if seg_seq == rcv.nxt:
             return True
         wnd = seq.sub(rcv.edge, rcv.nxt)
-        if seq.sub(seg_seq, rcv.nxt) < wnd or flags & RST:
-            return seq.sub(seg_seq, rcv.nxt) < wnd
+        if seq.sub(seg_seq, rcv.nxt) < wnd:
+            return True
         length = text + (flags & FIN)
-        return bool(length and wnd and seq.sub(seq.add(seg_seq, length - 1), rcv.nxt) < wnd)
+        if flags & RST or not length:
+            return False
+        return seq.sub(seq.add(seg_seq, length - 1), rcv.nxt) < wnd
 
     def _challenge(self, now: float) -> None:
         """Say where we are, as the segment may be forged: RFC 5961, section 7."""
@@ -465,14 +462,12 @@ class Connection:
         self.timeouts = 0
         news = False
         if blocks and self.sack and seg_ack != snd.nxt:
-            if self.recovery is None:
-                self.recovery = Recovery()
-            news = self.recovery.note(seg_ack, snd.nxt, blocks)
+            news = self._suspect().note(seg_ack, snd.nxt, blocks)
         advance = seg_ack != snd.una
         if advance:
             self._advance(seg_ack, now)
         elif news or (length == 0 and window == snd.wnd and seg_ack != snd.nxt):
-            self._count_duplicate()
+            self._suspect().duplicates += 1
         if self.recovery is not None:
             self._recover()
         # What moves SND.UNA says the window of now, even when it fills a hole and so has
@@ -600,10 +595,11 @@ class Connection:
 
     # Loss
 
-    def _count_duplicate(self) -> None:
+    def _suspect(self) -> Recovery:
+        """Something may be lost: give the scoreboard."""
         if self.recovery is None:
             self.recovery = Recovery()
-        self.recovery.duplicates += 1
+        return self.recovery
 
     def _recover(self) -> None:
         """An acknowledgment has come while something may be lost."""
@@ -619,9 +615,11 @@ class Connection:
 
     def _time_out(self) -> None:
         """Send again from SND.UNA on (RFC 6298, section 5.4)."""
-        if self.recovery is None:
-            self.recovery = Recovery()
-        self.recovery.time_out(self.snd.una, self.snd.nxt, self._most(b""))
+        self._send_again(self._most(b""))
+
+    def _send_again(self, allowed: int) -> None:
+        """Send again what is not acknowledged, ``allowed`` octets to begin with."""
+        self._suspect().time_out(self.snd.una, self.snd.nxt, allowed)
         self.resend = True
 
     def shrink(self, mss: int, seg_seq: int) -> bool:
@@ -639,9 +637,7 @@ class Connection:
             return False
         snd.mss = max(MINIMUM_MSS, mss)
         if self.state is not S.SYN_RECEIVED:
-            self._time_out()
-            assert self.recovery is not None
-            self.recovery.allowed = snd.wnd  # it was no congestion
+            self._send_again(snd.wnd)  # it was no congestion
         return True
 
     # What the cluster says
@@ -698,7 +694,8 @@ class Connection:
         if self.state is S.CLOSED:
             return
         if self.rst_due is not None:
-            self._refuse(out, self.rst_due)
+            # What acknowledges nothing we sent: <SEQ=SEG.ACK><CTL=RST>.
+            out.append([reset_header(self.key, self.rst_due, 0, RST, self.vnet)])
             self.rst_due = None
         if self.resend and self.state is S.SYN_RECEIVED:
             self.resend = False
@@ -832,12 +829,14 @@ class Connection:
         """Timestamps and SACK blocks, without the ``skip`` latest, of a segment."""
         options, most = b"", 4
         if self.form == TIMESTAMPS:
-            tsval = (int(now * 1000) + self.ts_offset) & seq.MASK
-            options = _TIMESTAMPS.pack(_TIMESTAMPS_HEAD, tsval, self.rcv.ts_recent)
-            most = 3
+            options, most = wire.timestamps_option(*self._timestamps(now)), 3
         if self.out_of_order is not None and self.sack:
             options += wire.sack_option(self.out_of_order.sack_blocks(most, skip))
         return options
+
+    def _timestamps(self, now: float) -> tuple[int, int]:
+        """Give TSval and TSecr (RFC 7323, sections 4 and 5.4)."""
+        return (int(now * 1000) + self.ts_offset) & seq.MASK, self.rcv.ts_recent
 
     def _window_worth_saying(self) -> bool:
         """Receiver's silly window avoidance: section 3.8.6.2.2."""
@@ -873,9 +872,7 @@ class Connection:
         window = min(self.credit, 65_535)
         if window > seq.sub(rcv.edge, rcv.nxt):
             rcv.edge = seq.add(rcv.nxt, window)
-        timestamps = None
-        if self.form == TIMESTAMPS:
-            timestamps = (int(now * 1000) + self.ts_offset) & seq.MASK, rcv.ts_recent
+        timestamps = self._timestamps(now) if self.form == TIMESTAMPS else None
         shift = rcv.shift if self.scale else None
         options = wire.syn_options(self.mss, shift, self.sack, timestamps)
         first = self.deadline is None and not self.timeouts
@@ -886,11 +883,6 @@ class Connection:
         out.append([header])
         self.ack_due = False
         self._set_timer(now, running=True)
-
-    def _refuse(self, out: list[list[Any]], at: int) -> None:
-        """Answer what acknowledges nothing we sent with ``<SEQ=SEG.ACK><CTL=RST>``."""
-        header = _fastpath.frame_tcp(self.key, at, 0, RST, 0, b"", 0, 0, 0, 0, self.vnet)
-        out.append([header])
 
     def _packet(
         self,
@@ -1025,6 +1017,18 @@ class Connection:
 
 
 _NONE = wire.Options()
+
+
+def reset_header(key: bytes, at: int, ack: int, flags: int, vnet: int) -> bytes:
+    """Build a RST of no connection (RFC 9293, section 3.10.7.1).
+
+    Args:
+        key: flow key of what it answers.
+        at, ack: its sequence and acknowledgment number.
+        flags: RST, or RST and ACK.
+        vnet: octets of virtio header, 10 or 0.
+    """
+    return _fastpath.frame_tcp(key, at, ack, flags, 0, b"", 0, 0, 0, 0, vnet)
 
 
 def _default_mss(key: bytes) -> int:

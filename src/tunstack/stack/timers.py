@@ -1,6 +1,7 @@
 """All deadlines in one heap."""
 
 import heapq
+from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
@@ -11,6 +12,28 @@ class Timed(Protocol):
     deadline: float | None
     armed_at: float | None
     """The deadline under which the heap knows it; the heap's own."""
+
+    def expire(self, now: float) -> None:
+        """The deadline has come."""
+
+
+class Alarm:
+    """A deadline of its own, for what has no other state.
+
+    Args:
+        action: called with the time when the deadline has come.
+    """
+
+    __slots__ = ("_action", "armed_at", "deadline")
+
+    def __init__(self, action: Callable[[float], None]) -> None:
+        self._action = action
+        self.deadline: float | None = None
+        self.armed_at: float | None = None
+
+    def expire(self, now: float) -> None:
+        """The deadline has come."""
+        self._action(now)
 
 
 class Timers:

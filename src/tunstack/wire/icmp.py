@@ -35,6 +35,9 @@ _UNREACHABLE = {
 }
 """Type, code and the number behind the checksum."""
 
+_TIME_EXCEEDED = {ICMP: (11, 1, 0), ICMP6: (3, 1, 0)}
+"""In reassembly."""
+
 _QUOTE_4 = 576 - 20 - 8
 """Octets quoted: RFC 1812, section 4.3.2.3."""
 
@@ -102,7 +105,7 @@ def time_exceeded(first: bytes) -> bytes | None:
 
     Sources: RFC 792, RFC 4443 section 3.3. ``None`` as in :func:`unreachable`.
     """
-    return _error(first, {ICMP: (11, 1, 0), ICMP6: (3, 1, 0)}[_protocol(first)])
+    return _error(first, _TIME_EXCEEDED[_protocol(first)])
 
 
 def not_understood(offender: bytes) -> bytes | None:

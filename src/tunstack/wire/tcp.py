@@ -9,6 +9,8 @@ MAX_WINDOW_SCALE = 14
 """RFC 7323, section 2.3: a larger one counts as this."""
 
 _BLOCK = struct.Struct("!II")
+_PADDING = bytes((_NOP, _NOP))
+_TIMESTAMP_OPTION = struct.Struct("!BBII")
 
 
 class Options(NamedTuple):
@@ -76,12 +78,17 @@ def syn_options(
     if timestamps is not None:
         # SACK-permitted takes the place of the two NOPs, if it is there.
         options += bytes((_SACK_PERMITTED, 2) if sack_permitted else (_NOP, _NOP))
-        options += struct.pack("!BBII", _TIMESTAMPS, 10, *timestamps)
+        options += _TIMESTAMP_OPTION.pack(_TIMESTAMPS, 10, *timestamps)
     elif sack_permitted:
         options += bytes((_NOP, _NOP, _SACK_PERMITTED, 2))
     if window_scale is not None:
         options += bytes((_NOP, _WINDOW_SCALE, 3, window_scale))
     return options
+
+
+def timestamps_option(tsval: int, tsecr: int) -> bytes:
+    """Build the timestamps of a segment, padded in front (RFC 7323, appendix A)."""
+    return _PADDING + _TIMESTAMP_OPTION.pack(_TIMESTAMPS, 10, tsval, tsecr)
 
 
 def sack_option(blocks: tuple[tuple[int, int], ...]) -> bytes:
