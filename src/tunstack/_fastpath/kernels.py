@@ -1,11 +1,13 @@
 """The kernels in C, called through CFFI; :mod:`.reference` documents each function.
 
-Each call has memory of its own: CFFI lets other threads run meanwhile.
+CFFI lets other threads run during a call, so each call has memory of its own. What is
+small and needed for every packet comes from a stock, as making it costs more than the
+kernel; ``list.pop`` and ``append`` are atomic.
 """
 
 import struct
-from array import array
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tunstack._fastpath._kernels import ffi, lib
 from tunstack._fastpath.record import RECORD, Record
@@ -18,8 +20,14 @@ _ABI = 3
 if lib.TS_ABI != _ABI:
     raise ImportError(f"kernels of ABI {lib.TS_ABI}, not {_ABI}: build them again")
 
-_HEADERS = ffi.typeof("uint8_t[110]")
-_RECORDS = ffi.typeof("ts_record[]")
+_HEADERS = 110
+"""Octets that the headers of a packet take at most."""
+_HEADERS_OCTETS = f"uint8_t[{_HEADERS}]"
+
+_BATCH = 64
+"""Packets in one batch, at most nearly always."""
+_BATCH_RECORDS = f"ts_record[{_BATCH}]"
+
 _WORDS = ffi.typeof("uint32_t[]")
 _SPAN = struct.Struct("=4I")
 
@@ -32,6 +40,27 @@ _E_SPACE, _E_RANGE, _E_FRAME = lib.TS_E_SPACE, lib.TS_E_RANGE, lib.TS_E_FRAME
 _from_buffer = ffi.from_buffer
 _new = ffi.new
 _view = ffi.buffer
+_frame_tcp = lib.ts_frame_tcp
+_parse_batch = lib.ts_parse_batch
+
+_Memory = tuple[Any, Any]
+"""A piece of memory, as C sees it and as Python does."""
+
+_headers: list[_Memory] = []
+_records: list[_Memory] = []
+"""The stock: for the headers of one packet, and for the records of a batch."""
+
+
+def _take(stock: list[_Memory], kind: str) -> _Memory:
+    try:
+        return stock.pop()
+    except IndexError:
+        return _make(kind)
+
+
+def _make(kind: str) -> _Memory:
+    memory = _new(kind)
+    return memory, _view(memory)
 
 
 def sum16(data: Buffer, partial: int) -> int:
@@ -45,11 +74,15 @@ def parse_batch(
 ) -> Iterable[Record]:
     """Validate packets and say where their parts are."""
     count = len(lengths)
-    records = _new(_RECORDS, count)
-    words = _from_buffer(_WORDS, array("I", lengths))
-    memory = _from_buffer(arena)
-    _check(lib.ts_parse_batch(memory, len(memory), stride, words, count, vnet, records))
-    return RECORD.iter_unpack(_view(records))
+    many = count > _BATCH
+    memory = _make(f"ts_record[{count}]") if many else _take(_records, _BATCH_RECORDS)
+    records, view = memory
+    octets = _from_buffer(arena)
+    _check(_parse_batch(octets, len(octets), stride, lengths, count, vnet, records))
+    parsed = RECORD.iter_unpack(view[: RECORD.size * count])
+    if not many:
+        _records.append(memory)
+    return parsed
 
 
 def frame_tcp(
@@ -66,10 +99,10 @@ def frame_tcp(
     vnet: int,
 ) -> bytes:
     """Make the headers of a segment that answers a flow."""
-    out = _new(_HEADERS)
-    length = lib.ts_frame_tcp(
+    out, view = memory = _take(_headers, _HEADERS_OCTETS)
+    length = _frame_tcp(
         out,
-        len(out),
+        _HEADERS,
         key,
         seq,
         ack,
@@ -83,7 +116,8 @@ def frame_tcp(
         gso,
         vnet,
     )
-    headers: bytes = _view(out, _check(length))[:]
+    headers: bytes = view[: length if length > 0 else _check(length)]
+    _headers.append(memory)
     return headers
 
 
@@ -91,9 +125,10 @@ def frame_udp(
     key: bytes, payload_len: int, payload_sum: int, ident: int, vnet: int
 ) -> bytes:
     """Make the headers of a datagram that answers a flow."""
-    out = _new(_HEADERS)
-    length = lib.ts_frame_udp(out, len(out), key, payload_len, payload_sum, ident, vnet)
-    headers: bytes = _view(out, _check(length))[:]
+    out, view = memory = _take(_headers, _HEADERS_OCTETS)
+    length = lib.ts_frame_udp(out, _HEADERS, key, payload_len, payload_sum, ident, vnet)
+    headers: bytes = view[: _check(length)]
+    _headers.append(memory)
     return headers
 
 
@@ -107,7 +142,7 @@ def pack_frames(out: bytearray, offset: int, source: Buffer, spans: list[int]) -
         len(out) - offset,
         _from_buffer(source),
         len(source),
-        _from_buffer(_WORDS, array("I", spans)),
+        spans,
         count,
     )
     return offset + _check(written)
