@@ -207,6 +207,27 @@ def test_time_wait_gives_way_to_new_connections():
     assert host.stack.drops["too-many-connections"] == 0
 
 
+def test_time_waits_end_one_after_the_other_and_nothing_is_left_of_them():
+    host = Host(config=TcpConfig(time_wait=10))
+    began = host.now
+    for port in range(1000, 1003):
+        host.use_port(port)
+        host.open()
+        host.close_after_the_cluster()
+        host.wait(1)
+    host.use_port(1000)
+    host.irs = host.connection.snd.iss
+    host.send(1, 2, FIN | ACK)  # the last ACK was lost: this one begins again
+    left = []
+    while (at := host.stack.deadline()) is not None and host.stack.connections:
+        host.now = at
+        host.stack.expire(at)
+        host.packets()
+        left.append([int.from_bytes(key[35:], "big") for key in host.stack.connections])
+    assert left[-3:] == [[1000, 1002], [1000], []]
+    assert host.now == began + 13
+
+
 def test_time_wait_is_bounded(monkeypatch):
     monkeypatch.setattr("tunstack.stack.stack.MAX_TIME_WAIT", 3)
     host = Host(config=TcpConfig(time_wait=100))
@@ -787,6 +808,82 @@ def test_a_newer_syn_ends_time_wait(connected):
     connected.send(100_000, 0, SYN)
     assert connected.kinds() == [What.OPEN]
     assert connected.connection.state is State.PENDING
+
+
+# ACKs that wait
+
+
+def converse(host: Host) -> None:
+    """The cluster has said something, and the host has it."""
+    host.packets()
+    host.write(b"hello")
+    host.packets()
+    host.send(1, 6, ACK)
+    host.packets()
+
+
+def test_an_ack_goes_with_the_answer(connected):
+    converse(connected)
+    connected.send(1, 6, ACK, b"request")
+    assert connected.packets() == []
+    connected.write(b"answer")
+    segment = connected.segment()
+    assert (segment.ack, segment.text) == (8, b"answer")
+    connected.wait(1)
+    assert all(segment.text for segment in connected.segments())
+
+
+def test_an_ack_waits_for_an_answer_no_longer_than_4_ms(connected):
+    converse(connected)
+    connected.send(1, 6, ACK, b"request")
+    connected.wait(0.0039)
+    assert connected.packets() == []
+    connected.wait(0.0001)
+    segment = connected.segment()
+    assert (segment.ack, segment.text) == (8, b"")
+
+
+def test_what_comes_second_without_an_answer_is_acknowledged_at_once(connected):
+    converse(connected)
+    connected.send(1, 6, ACK, b"re")
+    connected.send(3, 6, ACK, b"quest")
+    assert connected.segment().ack == 8
+
+
+def test_the_first_text_is_acknowledged_at_once(connected):
+    connected.packets()
+    connected.send(1, 1, ACK, b"request")
+    assert connected.segment().ack == 8
+
+
+def test_a_full_segment_is_acknowledged_at_once(connected):
+    converse(connected)
+    connected.send(1, 6, ACK, bytes(1460))
+    assert connected.segment().ack == 1461
+
+
+def test_a_fin_is_acknowledged_at_once_and_with_it_what_waited(connected):
+    converse(connected)
+    connected.send(1, 6, ACK, b"request")
+    connected.send(8, 6, FIN | ACK)
+    assert connected.segment().ack == 9
+
+
+def test_every_ack_that_waits_is_sent():
+    host = Host()
+    for port in range(1000, 1003):
+        host.use_port(port)
+        host.open()
+        converse(host)
+        host.wait(0.001)
+        host.send(1, 6, ACK, b"request")
+        assert host.packets() == []
+    sent = []
+    while len(sent) < 3:
+        host.now = host.stack.deadline()
+        host.stack.expire(host.now)
+        sent += host.packets()
+    assert len({packet[12:24] for packet in sent}) == 3
 
 
 # Resets

@@ -45,18 +45,29 @@ class Soundness:
             assert connection.key == key
             assert connection.state is not State.CLOSED
             self._check_connection(connection)
-            if connection.deadline is not None:
-                assert deadline is not None, "a timer that nobody knows of"
-                assert deadline <= connection.deadline
+            for due in (connection.deadline, *self._lines(connection)):
+                if due is not None:
+                    assert deadline is not None, "a timer that nobody knows of"
+                    assert deadline <= due
+
+    @staticmethod
+    def _lines(connection: Connection) -> tuple[float | None, float | None]:
+        """When TIME-WAIT is over, and when an ACK is sent at the latest."""
+        common = connection.common
+        waiting = common.time_wait.members.get(connection)
+        assert (waiting is not None) == (connection.state is State.TIME_WAIT)
+        return waiting, common.delayed.members.get(connection)
 
     def _check_connection(self, connection: Connection) -> None:
         snd, rcv = connection.snd, connection.rcv
         queue = connection.queue
         unsent = queue is not None and queue.size > queue.sent
         assert seq.le(snd.una, snd.nxt)
-        waits = snd.una != snd.nxt or unsent or connection.state is State.TIME_WAIT
-        if waits and connection.state is not State.PENDING:
+        if (snd.una != snd.nxt or unsent) and connection.state is not State.PENDING:
             assert connection.deadline is not None, "nothing would wake it up"
+        if rcv.acked != rcv.nxt:
+            waits = connection in connection.common.delayed.members
+            assert waits, "an ACK that would never be sent"
         if queue is not None:
             assert 0 <= queue.sent <= queue.size
         assert connection.credit >= 0

@@ -1,9 +1,11 @@
 """What the connections of one stack share: where events go, and what is bounded."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tunstack.stack.events import Event
+from tunstack.stack.timers import Line
 
 if TYPE_CHECKING:
     from tunstack.stack.tcp import Connection
@@ -13,11 +15,20 @@ MAX_OUT_OF_ORDER = 64 * 1024 * 1024
 
 
 class Common:
-    """One for each stack."""
+    """One for each stack.
 
-    __slots__ = ("drops", "events", "half_open", "out_of_order", "time_wait")
+    Args:
+        acknowledge: called with a connection whose ACK has waited long enough.
+        forget: called with one whose TIME-WAIT is over.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("delayed", "drops", "events", "half_open", "out_of_order", "time_wait")
+
+    def __init__(
+        self,
+        acknowledge: Callable[["Connection"], None],
+        forget: Callable[["Connection"], None],
+    ) -> None:
         self.events: list[Event] = []
         self.drops: Counter[str] = Counter()
         """What was refused, by reason."""
@@ -25,5 +36,7 @@ class Common:
         """Connections that are not ESTABLISHED yet."""
         self.out_of_order = 0
         """Octets held of text that came too early."""
-        self.time_wait: dict[Connection, None] = {}
-        """Connections in TIME-WAIT, the oldest first."""
+        self.delayed: Line[Connection] = Line(acknowledge)
+        """Connections that owe an ACK."""
+        self.time_wait: Line[Connection] = Line(forget)
+        """Connections in TIME-WAIT."""

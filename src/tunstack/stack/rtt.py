@@ -17,11 +17,12 @@ PTO_RECOVERY = 0.02
 class RoundTrip:
     """Estimates SRTT and RTTVAR; gives RTO. All in seconds."""
 
-    __slots__ = ("backoff", "initial", "srtt", "var")
+    __slots__ = ("_base", "backoff", "initial", "srtt", "var")
 
     def __init__(self) -> None:
         self.srtt: float | None = None
         self.var = 0.0
+        self._base = 0.0
         self.initial = RTO_INITIAL
         """RTO until something has been measured."""
         self.backoff = 0
@@ -35,15 +36,16 @@ class RoundTrip:
         else:
             self.var += (abs(self.srtt - rtt) - self.var) / 4
             self.srtt += (rtt - self.srtt) / 8
+        self._base = max(RTO_MINIMUM, self.srtt + 4 * self.var)
         self.backoff = 0
 
     @property
     def rto(self) -> float:
         """Seconds until an unacknowledged segment is sent again (sections 2, 5.5)."""
-        base = self.initial
-        if self.srtt is not None:
-            base = max(RTO_MINIMUM, self.srtt + 4 * self.var)
-        return float(min(RTO_MAXIMUM, base * (1 << min(self.backoff, 10))))
+        base = self.initial if self.srtt is None else self._base
+        if self.backoff:
+            base *= 1 << min(self.backoff, 10)
+        return min(RTO_MAXIMUM, base)
 
     def pto(self, least: float) -> float | None:
         """Give the probe time-out, not less than ``least`` (RFC 8985, section 7.2).

@@ -29,6 +29,8 @@ from tunstack.wire.record import TIMESTAMPS, Record, Verdict
 
 TCP, UDP = 6, 17
 
+_CLOSED = State.CLOSED
+
 _IP_HEADER = {4: 20, 6: 40}
 _TCP_HEADER = 20
 _UDP_HEADER = 8
@@ -69,7 +71,7 @@ class Stack:
         local: frozenset[bytes] = frozenset(),
     ) -> None:
         self.connections: dict[bytes, Connection] = {}
-        self._common = Common()
+        self._common = Common(self._acknowledge, self._remove)
         self.drops = self._common.drops
         """Packets that were refused, by reason."""
         self._mtu = mtu
@@ -259,8 +261,8 @@ class Stack:
                 # Nothing of the former life may look like one of this.
                 iss = seq.add(former.snd.nxt, 1 << 16)
             self._remove(former)
-        if len(self.connections) >= config.max_connections and common.time_wait:
-            self._remove(next(iter(common.time_wait)))
+        if len(self.connections) >= config.max_connections and common.time_wait.members:
+            self._remove(next(iter(common.time_wait.members)))
         if len(self.connections) >= config.max_connections:
             self.drops["too-many-connections"] += 1
             return
@@ -395,13 +397,16 @@ class Stack:
         self._errors.clear()
         for connection in due:
             connection.output(packets, now)
-            if connection.state is State.CLOSED:
+            if connection.state is _CLOSED:
                 self._remove(connection)
             elif connection.deadline is not None:
                 self._timers.arm(connection)
-        time_wait = self._common.time_wait
-        while len(time_wait) > MAX_TIME_WAIT:
-            self._remove(next(iter(time_wait)))
+        common = self._common
+        while len(common.time_wait.members) > MAX_TIME_WAIT:
+            self._remove(next(iter(common.time_wait.members)))
+        for line in (common.delayed, common.time_wait):
+            if line.armed_at is None and line.members:
+                self._timers.arm(line)
         return packets
 
     def deadline(self) -> float | None:
@@ -414,6 +419,12 @@ class Stack:
             timed.expire(now)
             if isinstance(timed, Connection):
                 self._due[timed] = None
+
+    def _acknowledge(self, connection: Connection) -> None:
+        """Have an ACK sent that has waited long enough, if it is still owed."""
+        if connection.rcv.acked != connection.rcv.nxt:
+            connection.ack_due = True
+            self._due[connection] = None
 
     def _sweep_later(self, now: float) -> None:
         self._sweep.deadline = now + SWEEP

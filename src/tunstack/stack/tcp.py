@@ -57,6 +57,11 @@ CHALLENGE_INTERVAL = 0.5
 connection: a limit for all would tell one user of another (CVE-2016-5696). Linux has
 the same (tcp_invalid_ratelimit)."""
 
+ACK_DELAY = 0.004
+"""Seconds that an ACK may wait for text to go with (RFC 9293, section 3.8.6.3): when
+host and cluster speak by turns, nearly all do, and are one packet less each. The second
+segment without an answer between is acknowledged at once, as is all else."""
+
 KEEPALIVE_IDLE = 7200.0
 """Seconds of silence before the host is asked whether it is there (RFC 1122, 4.2.3.6)."""
 
@@ -85,8 +90,14 @@ class State(Enum):
     TIME_WAIT = "TIME-WAIT"
     CLOSED = "CLOSED"
 
+    __hash__ = object.__hash__  # Enum's is by name, and a call
+
 
 S = State
+
+_ESTABLISHED, _CLOSED = S.ESTABLISHED, S.CLOSED
+"""To name a member through its class is a call, too, in Python 3.11."""
+_DATA, _ACKED = What.DATA, What.ACKED
 
 _EDGES = {
     S.PENDING: {S.SYN_RECEIVED, S.CLOSED},
@@ -171,6 +182,7 @@ class Connection:
 
     __slots__ = (
         "ack_due",
+        "answered",
         "armed_at",
         "asked",
         "asked_at",
@@ -209,6 +221,7 @@ class Connection:
         "timeouts",
         "ts_offset",
         "vnet",
+        "worth",
     )
 
     def __init__(
@@ -248,6 +261,8 @@ class Connection:
             self.rcv.ts_recent = options.timestamps[0]
         self.vnet = vnet
         self.receive_buffer = min(receive_buffer, 65_535 << self.rcv.shift)
+        self.worth = min(self.receive_buffer // 2, 2 * mss)
+        """Octets that a window has to open by to be said for its own sake."""
         self.time_wait = time_wait
         self.common = common
         self.syn: tuple[bytes, int] | None = None
@@ -261,6 +276,8 @@ class Connection:
         self.peer_fin: int | None = None
         """Sequence number of a FIN that came before what precedes it."""
         self.ack_due = False
+        self.answered = False
+        """Text has been sent since the last came."""
         self.early = 0
         """Segments of this turn that came before what precedes them."""
         self.probe_due = False
@@ -302,7 +319,7 @@ class Connection:
         length = end - start
         self.heard_at = now
         if (
-            self.state is S.ESTABLISHED
+            self.state is _ESTABLISHED
             and flags & ~PSH == ACK
             and seg_seq == rcv.nxt
             and form == self.form
@@ -328,15 +345,19 @@ class Connection:
                 if length:
                     rcv.nxt = (seg_seq + length) & seq.MASK
                     self.credit -= length
-                    self.ack_due = True
-                    self.common.events.append((What.DATA, self, memory, start, end))
+                    self.common.events.append((_DATA, self, memory, start, end))
+                    if self.answered and length < self.mss:
+                        self.answered = False
+                        self.common.delayed.members.setdefault(self, now + ACK_DELAY)
+                    else:
+                        self.ack_due = True
                 return
         self._arrive(segment, memory, now)
 
     def _arrive(self, segment: Record, memory: bytearray | bytes, now: float) -> None:
         seg_seq, seg_ack, _, at, start, end, window, _, _, flags, form, _, tsval = segment
         rcv, snd = self.rcv, self.snd
-        if self.state is S.CLOSED:
+        if self.state is _CLOSED:
             return  # by an earlier segment of the same turn
         if self.state is S.PENDING:
             self._arrive_pending(seg_seq, flags)
@@ -365,7 +386,7 @@ class Connection:
             else:
                 self._challenge(now)
             if flags & FIN and self.state is S.TIME_WAIT:
-                self.deadline = now + self.time_wait  # our last ACK was lost
+                self._enter(S.TIME_WAIT, now)  # anew: our last ACK was lost
             return
         # Second, check the RST bit: RFC 5961, section 3.2.
         if flags & RST:
@@ -492,7 +513,7 @@ class Connection:
     def _advance(self, seg_ack: int, now: float) -> None:
         """SND.UNA moves: forget what has arrived, measure, set the timer."""
         snd = self.snd
-        octets = seq.sub(seg_ack, snd.una)
+        octets = (seg_ack - snd.una) & seq.MASK
         rtt = self.rtt
         assert rtt is not None
         if self.timed_at is not None and seq.lt(self.timed_seq, seg_ack):
@@ -500,7 +521,8 @@ class Connection:
             self.timed_at = None
         # RFC 6298, section 5.7, keeps the back-off until something is measured. Under heavy
         # loss that is never, so one doubling is enough once something has arrived.
-        rtt.backoff = min(rtt.backoff, 1)
+        if rtt.backoff > 1:
+            rtt.backoff = 1
         self.timeouts = 0
         self.probed = False
         snd.una = seg_ack
@@ -512,18 +534,17 @@ class Connection:
         if octets:
             queue = self.queue
             assert queue is not None
-            queue.acknowledge(octets)
-            if not queue.size:
+            if octets == queue.size:
                 self.queue = None
-            self.common.events.append((What.ACKED, self, octets))
+            else:
+                queue.acknowledge(octets)
+            self.common.events.append((_ACKED, self, octets))
         self.deadline = None
         if seg_ack != snd.nxt:
             self._set_timer(now)
         if fin_acked:
             self.fin_seq = None
-            self._enter(_AFTER_FIN_ACKED[self.state])
-            if self.state is S.TIME_WAIT:
-                self.deadline = now + self.time_wait
+            self._enter(_AFTER_FIN_ACKED[self.state], now)
 
     def _take_text(
         self, seg_seq: int, memory: bytearray | bytes, start: int, end: int
@@ -589,9 +610,7 @@ class Connection:
         self.peer_fin = None
         self._forget_early()  # nothing comes behind a FIN
         self.common.events.append((What.FIN, self))
-        self._enter(_AFTER_PEER_FIN[self.state])
-        if self.state is S.TIME_WAIT:
-            self.deadline = now + self.time_wait
+        self._enter(_AFTER_PEER_FIN[self.state], now)
 
     # Loss
 
@@ -691,7 +710,7 @@ class Connection:
 
     def output(self, out: list[list[Any]], now: float) -> None:
         """Append the packets that are due: lists of pieces of memory."""
-        if self.state is S.CLOSED:
+        if self.state is _CLOSED:
             return
         if self.rst_due is not None:
             # What acknowledges nothing we sent: <SEQ=SEG.ACK><CTL=RST>.
@@ -700,6 +719,8 @@ class Connection:
         if self.resend and self.state is S.SYN_RECEIVED:
             self.resend = False
             self._synchronize(out, now)
+            return
+        if not self._anything_due():
             return
         options = self._options(now)
         if self.resend:
@@ -716,6 +737,19 @@ class Connection:
         self.early = 0
         if self.ack_due or self._window_worth_saying():
             self._packet(out, self.snd.nxt, ACK, [], options)
+
+    def _anything_due(self) -> bool:
+        queue = self.queue
+        return (
+            (queue is not None and queue.sent < queue.size)
+            or self.ack_due
+            or self.fin_due
+            or self.resend
+            or self.probe_due
+            or self.keepalive_due
+            or self.early > 0
+            or self._window_worth_saying()
+        )
 
     def _acknowledge_early(self, out: list[list[Any]], now: float) -> None:
         """Send all but the last of the ACKs that a turn of early segments is owed.
@@ -780,7 +814,7 @@ class Connection:
         left = 0
         if queue is not None:
             left = queue.size - queue.sent
-            usable = snd.wnd - seq.sub(snd.nxt, snd.una)
+            usable = snd.wnd - ((snd.nxt - snd.una) & seq.MASK)
             most = self._most(options)
             while left > 0 and usable > 0:
                 # Sender's silly window avoidance, with its override: 3.8.6.2.1.
@@ -790,20 +824,23 @@ class Connection:
                     and not self.probe_due
                 ):
                     break
+                sent = queue.sent
                 views = queue.take(min(left, usable, most))
-                length = sum(map(len, views))
+                length = queue.sent - sent
                 left -= length
                 usable -= length
                 flags = ACK if left else PSH | ACK
                 at = snd.nxt
-                snd.nxt = seq.add(at, length)
+                snd.nxt = (at + length) & seq.MASK
                 if not left and self.fin_due:
                     flags |= FIN
                     self._finish()
                 if self.timed_at is None and self.recovery is None:
                     self.timed_at, self.timed_seq = now, at
                 self._packet(out, at, flags, views, options, length)
-                self._set_timer(now, running=True)
+                self.answered = True
+                if self.deadline is None:
+                    self._set_timer(now)
         if not left and self.fin_due and self.fin_seq is None:
             at = snd.nxt
             self._finish()
@@ -843,8 +880,7 @@ class Connection:
         if self.state not in _TAKES_TEXT:
             return False
         rcv = self.rcv
-        worth = min(self.receive_buffer // 2, 2 * self.mss)
-        return self._room() - seq.sub(rcv.edge, rcv.nxt) >= worth
+        return self._room() - ((rcv.edge - rcv.nxt) & seq.MASK) >= self.worth
 
     def _room(self) -> int:
         """Octets worth saying of those that the manager takes.
@@ -853,17 +889,20 @@ class Connection:
         unit and the edge would go back (RFC 7323, section 2.4). It is rounded up
         instead, out of a small part of the credit that is held back for this.
         """
-        credit = min(self.credit, self.receive_buffer)
+        credit = self.credit
+        if credit > self.receive_buffer:
+            credit = self.receive_buffer
         return credit - credit // 16
 
     def _window(self) -> int:
         """Say RCV.WND; moves the edge, never back (section 3.8.6.2.2, SHLD-14)."""
         rcv = self.rcv
-        said = seq.sub(rcv.edge, rcv.nxt)
-        window = max(self._room() >> rcv.shift, -(-said >> rcv.shift))
-        window = min(window, self.credit >> rcv.shift, 65_535)
-        if window << rcv.shift > said:
-            rcv.edge = seq.add(rcv.nxt, window << rcv.shift)
+        shift = rcv.shift
+        said = (rcv.edge - rcv.nxt) & seq.MASK
+        window = max(self._room() >> shift, -(-said >> shift))
+        window = min(window, self.credit >> shift, 65_535)
+        if window << shift > said:
+            rcv.edge = (rcv.nxt + (window << shift)) & seq.MASK
         return window
 
     def _synchronize(self, out: list[list[Any]], now: float) -> None:
@@ -936,11 +975,8 @@ class Connection:
         self.probed = pto is None
 
     def expire(self, now: float) -> None:
-        """The deadline has come: probe, send again, give up, or end TIME-WAIT."""
+        """The deadline has come: probe, send again, or give up."""
         self.deadline = None
-        if self.state in (S.TIME_WAIT, S.CLOSED):
-            self._enter(S.CLOSED)
-            return
         rtt, snd = self.rtt, self.snd
         assert rtt is not None
         if not self.probed and snd.una != snd.nxt:
@@ -996,8 +1032,16 @@ class Connection:
         self.common.events.append((What.RESET, self))
         self._enter(S.CLOSED)
 
-    def _enter(self, state: State) -> None:
-        """Change state along an edge of figure 5, and only along one."""
+    def _enter(self, state: State, now: float = 0.0) -> None:
+        """Change state along an edge of figure 5, and only along one.
+
+        Args:
+            state: the new one.
+            now: the time; TIME-WAIT begins then, or begins again.
+        """
+        if state is S.TIME_WAIT:
+            self.common.time_wait.members[self] = now + self.time_wait
+            self.common.time_wait.members.move_to_end(self)
         if state is self.state:
             return
         assert state in _EDGES[self.state], f"{self.state.value} -> {state.value}"
@@ -1005,15 +1049,13 @@ class Connection:
         if self.state in _HALF_OPEN and state not in _HALF_OPEN:
             common.half_open -= 1
         elif self.state is S.TIME_WAIT:
-            common.time_wait.pop(self, None)
+            common.time_wait.members.pop(self, None)
         self.state = state
         if state is S.CLOSED or state is S.TIME_WAIT:
             self._forget_early()
             self.queue = self.recovery = self.syn = None
             self.deadline = None
             self.resend = False
-        if state is S.TIME_WAIT:
-            common.time_wait[self] = None
 
 
 _NONE = wire.Options()

@@ -1,15 +1,21 @@
 """All deadlines in one heap."""
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Timed(Protocol):
     """Something with one deadline: when :attr:`deadline` is past, ``expire`` is due."""
 
-    deadline: float | None
+    @property
+    def deadline(self) -> float | None:
+        """Monotonic seconds."""
+
     armed_at: float | None
     """The deadline under which the heap knows it; the heap's own."""
 
@@ -34,6 +40,40 @@ class Alarm:
     def expire(self, now: float) -> None:
         """The deadline has come."""
         self._action(now)
+
+
+class Line(Generic[T]):
+    """Deadlines that are all set equally far ahead, so that they are met in that order.
+
+    The heap knows the first. One here costs no more with many than with few, and is gone
+    when it is cancelled.
+
+    Args:
+        action: called with one whose deadline has come, which has left the line.
+    """
+
+    __slots__ = ("_action", "armed_at", "members")
+
+    def __init__(self, action: Callable[[T], None]) -> None:
+        self._action = action
+        self.members: OrderedDict[T, float] = OrderedDict()
+        """Who stands in line, and until when."""
+        self.armed_at: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """When the first is due."""
+        return next(iter(self.members.values()), None)
+
+    def expire(self, now: float) -> None:
+        """The deadline of the first has come, at least."""
+        members = self.members
+        while members:
+            first = next(iter(members))
+            if members[first] > now:
+                break
+            del members[first]
+            self._action(first)
 
 
 class Timers:

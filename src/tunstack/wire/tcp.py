@@ -9,7 +9,7 @@ MAX_WINDOW_SCALE = 14
 """RFC 7323, section 2.3: a larger one counts as this."""
 
 _BLOCK = struct.Struct("!II")
-_PADDING = bytes((_NOP, _NOP))
+_PADDED_TIMESTAMPS = struct.Struct("!4BII")
 _TIMESTAMP_OPTION = struct.Struct("!BBII")
 
 
@@ -88,7 +88,7 @@ def syn_options(
 
 def timestamps_option(tsval: int, tsecr: int) -> bytes:
     """Build the timestamps of a segment, padded in front (RFC 7323, appendix A)."""
-    return _PADDING + _TIMESTAMP_OPTION.pack(_TIMESTAMPS, 10, tsval, tsecr)
+    return _PADDED_TIMESTAMPS.pack(_NOP, _NOP, _TIMESTAMPS, 10, tsval, tsecr)
 
 
 def sack_option(blocks: tuple[tuple[int, int], ...]) -> bytes:
