@@ -22,7 +22,7 @@ the session has to end.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tunstack import _fastpath
@@ -32,6 +32,7 @@ from tunstack.wire.frame import (
     COUNT,
     CREDIT,
     HEADER,
+    LENGTH,
     MAX_MESSAGE,
     MAX_PAYLOAD,
     OPEN,
@@ -59,7 +60,8 @@ CREDIT: octets; RESET, UNREACHABLE: a :class:`~tunstack.wire.frame.Refusal`.
 """
 
 _HEADER = HEADER.size
-_DATA = int(Kind.DATA)
+_DATA = Kind.DATA
+"""To name a member through its class is a call in Python 3.11."""
 
 
 def _frame(kind: Kind, number: int, payload: bytes = b"") -> bytes:
@@ -94,7 +96,7 @@ class Mux:
         self._unsent_opens: dict[int, Flow] = {}
         """Flows whose OPEN is in no message yet, in the order of their numbers. A TCP
         flow given up before that costs the other end nothing."""
-        self._batch: list[bytearray] = []
+        self._batch: list[bytes | bytearray] = []
         self._batch_octets = 0
         self._ring: deque[Flow] = deque()
 
@@ -174,6 +176,9 @@ class Mux:
                 octet of the payload, octet behind its last. A flow that is gone is
                 passed over. The caller holds the credit that DATA needs.
         """
+        if len(spans) == 4:
+            self._send_one(memoryview(source), *spans)
+            return
         flows = self.flows
         for number in spans[1::4]:
             if number not in flows:
@@ -194,6 +199,23 @@ class Mux:
             _fastpath.pack_frames(batch, 0, source, spans)
             self._batch.append(batch)
             self._batch_octets += octets
+
+    def _send_one(
+        self, source: memoryview, kind: int, number: int, start: int, end: int
+    ) -> None:
+        """Send one frame: the most usual batch, and too little for a call into C."""
+        flow = self.flows.get(number)
+        if flow is None:
+            return
+        length = end - start
+        if kind == _DATA:
+            assert length <= flow.send_credit, "DATA without credit"
+            flow.send_credit -= length
+        if self._ring or self._batch_octets + _HEADER + length > MAX_MESSAGE:
+            self._enqueue(source, [kind, number, start, end])
+        else:
+            self._batch.append(HEADER.pack(kind << 24 | length, number) + source[start:end])
+            self._batch_octets += _HEADER + length
 
     def _living(self, spans: list[int]) -> list[int]:
         living: list[int] = []
@@ -244,7 +266,7 @@ class Mux:
         if self._ring or self._batch_octets + octets > MAX_MESSAGE:
             self._wait(flow, kind, payload)
         else:
-            self._batch.append(bytearray(_frame(kind, flow.id, payload)))
+            self._batch.append(_frame(kind, flow.id, payload))
             self._batch_octets += octets
 
     def _enqueue(self, source: bytes | bytearray | memoryview, spans: list[int]) -> None:
@@ -270,11 +292,8 @@ class Mux:
     def pending(self) -> bool:
         """Whether :meth:`next_frames` has something to give, were it asked now."""
         replay = self._replay
-        if replay.again_pending or replay.ack_due:
-            return True
-        return not replay.full and bool(
-            self._batch or self._control or self._unsent_opens or self._ring
-        )
+        waits = self._batch or self._control or self._unsent_opens or self._ring
+        return bool(waits and not replay.full) or replay.again_pending or replay.ack_due
 
     def next_frames(self) -> bytes | bytearray | None:
         """Give the frames of the next message, at most about :data:`MAX_MESSAGE` octets.
@@ -345,8 +364,16 @@ class Mux:
         events: list[Event] = []
         if self.violation is not None:
             return events
-        self._replay.arrived(len(frames))
-        spans = _fastpath.split_frames(frames)
+        size = len(frames)
+        self._replay.arrived(size)
+        spans: Iterable[tuple[int, int, int, int]] | None = None
+        if size >= _HEADER:
+            word, number = HEADER.unpack_from(frames)
+            if _HEADER + (word & LENGTH) == size:
+                # One frame, as in most messages: too little for a call into C.
+                spans = ((word >> 24, number, _HEADER, size),)
+        if spans is None:
+            spans = _fastpath.split_frames(frames)
         if spans is None:
             self.violation = "a message that is not a sequence of whole frames"
             return events
@@ -367,7 +394,7 @@ class Mux:
                     self.violation = self._bad_data(flow, length)
                     return events
                 flow.receive_credit -= length
-                events.append((Kind.DATA, flow, view[start:end]))
+                events.append((_DATA, flow, view[start:end]))
                 continue
             self.violation = self._take(kind, number, flow, view[start:end], events)
             if self.violation is not None:

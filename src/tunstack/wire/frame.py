@@ -10,6 +10,9 @@ from enum import IntEnum
 HEADER = struct.Struct("!II")
 """``kind << 24 | length``, flow."""
 
+LENGTH = 0xFF_FFFF
+"""The part of a header's first word that is the length."""
+
 MAX_PAYLOAD = 65_536
 """Octets in one frame: more is a violation of the protocol."""
 
