@@ -48,6 +48,9 @@ class Client:
         self.bodies = defaultdict(asyncio.Queue)
         self.received = 0
         self.ended = asyncio.Event()
+        self.reading = asyncio.Event()
+        """Cleared: it reads one message more, and then none."""
+        self.reading.set()
         self.reader = asyncio.ensure_future(self._read())
         self.next_id = 1
 
@@ -60,6 +63,7 @@ class Client:
                     self._split(message.frames)
                 else:
                     self.bodies[body].put_nowait(getattr(message, body))
+                await self.reading.wait()
         except grpc.RpcError:
             pass
         finally:

@@ -51,7 +51,7 @@ class Ends:
                 config=config,
                 loop=loop,
                 poller=self.poller,
-                dialer=Dialer(config.flows),
+                dialer=Dialer(config.flows, config.dial),
                 resolver=Upstream(list),
             ),
             lambda session: None,
@@ -65,11 +65,15 @@ class Ends:
 
     def wake(self):
         while (message := self.session.next_message()) is not None:
-            frames = envelope.unwrap(message)
+            whole = b"".join(message) if isinstance(message, tuple) else message
+            frames = envelope.unwrap(whole)
             if frames is not None:
                 for kind, flow, value in self.mux.receive(frames):
                     value = bytes(value) if isinstance(value, memoryview) else value
                     self.events.put_nowait((kind, flow, value))
+
+    def hand_over(self, handler):
+        assert handler is self.session
 
     def close(self):
         self.poller.close()
@@ -85,7 +89,9 @@ class Ends:
     def echo(self, flow, sequence, data):
         payload = struct.pack("!H", sequence) + data
         self.mux.send(payload, [Kind.ECHO, flow.id, 0, len(payload)])
-        self.session.message_received(envelope.frames(self.mux.next_frames()))
+        frames = b"".join(envelope.frames(self.mux.next_frames()))
+        self.session.message_received(frames)
+        self.session.turn_ended()
         return payload
 
     async def event(self):

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import struct
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -281,6 +283,116 @@ async def test_many_connections_at_once(client, listener, accept):
         await send(sock, struct.pack("!I", sock.getpeername()[1]))
     ports = {await client.data(flow, 4) for flow in flows}
     assert len(ports) == len(flows)
+
+
+async def test_what_targets_say_at_once_leaves_in_one_message(client, listener, accept):
+    flows = [await client.connect(listener.getsockname()) for _ in range(50)]
+    socks = [await accept() for _ in flows]
+    received = client.received
+    for sock in socks:  # all before the loop runs again
+        sock.send(struct.pack("!I", sock.getpeername()[1]))
+    ports = {await client.data(flow, 4) for flow in flows}
+    assert len(ports) == len(flows)
+    assert client.received == received + 1
+
+
+async def test_bulk_of_many_targets_does_not_mix(client, listener, accept):
+    flows = [await client.connect(listener.getsockname(), 1 << 24) for _ in range(8)]
+    size = 1 << 20
+    sending = {}
+    for flow in flows:
+        octets = struct.pack("!I", flow) * (size // 4)
+        sending[flow] = asyncio.ensure_future(send(await accept(), octets))
+    for flow in flows:
+        assert await client.data(flow, size) == struct.pack("!I", flow) * (size // 4)
+        await sending[flow]
+
+
+async def test_the_ends_of_many_targets_come_right_behind_their_last_words(
+    client, listener, accept
+):
+    flows = [await client.connect(listener.getsockname()) for _ in range(40)]
+    socks = [await accept() for _ in flows]
+    received = client.received
+    for number, sock in enumerate(socks):
+        if number % 2:
+            sock.send(b"last words")
+        sock.close()  # before the loop runs again
+    for number, flow in enumerate(flows):
+        if number % 2:
+            assert await client.frame(flow) == (DATA, b"last words")
+        assert await client.frame(flow) == (FIN, b"")
+    assert client.received == received + 1
+
+
+async def test_bulk_stays_with_the_kernel_while_the_client_does_not_read(
+    client, listener, accept
+):
+    credit, most = 1 << 30, 200 << 20
+    flow = await client.connect(listener.getsockname(), credit)
+    sock = await accept()
+    client.reading.clear()
+    loop = asyncio.get_running_loop()
+    piece = bytes(range(256)) * 4096
+    sent = 0
+    # It is over when the kernel takes no more for as long as this.
+    with suppress(TimeoutError):
+        while sent < most:
+            await asyncio.wait_for(loop.sock_sendall(sock, piece), 1)
+            sent += len(piece)
+    assert sent < most
+    client.reading.set()
+    octets = await client.data(flow, sent)
+    assert octets[:sent] == piece * (sent // len(piece))
+
+
+async def test_a_target_that_breaks_with_octets_waiting_for_it_resets_its_flow_only(
+    start_manager, new_client, listener, accept, caplog
+):
+    _, manager = await start_manager(flow_buffer=16 * 1024 * 1024)
+    client = await new_client(manager)
+    await client.hello()
+    broken = await client.open(listener.getsockname())
+    window = await client.opened(broken)
+    sock = await accept()
+    other = await client.connect(listener.getsockname())
+    other_sock = await accept()
+    for _ in range(window // 65_536):
+        await client.frames((DATA, broken, bytes(65_536)))
+    await client.lives()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    while (frame := await client.frame(broken))[0] == CREDIT:
+        pass
+    assert frame[0] == RESET
+    await client.frames((DATA, other, b"still here"))
+    assert await receive(other_sock, 10) == b"still here"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def timer_of(local, remote):
+    """Which timer the kernel runs for a connection: proc_net_tcp.txt, ``tr``."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        ports = [int(field.split(":")[1], 16) for field in fields[1:3]]
+        if ports == [local, remote]:
+            return int(fields[5].split(":")[0])
+    return None
+
+
+async def test_a_connection_that_stays_is_asked_after(
+    start_manager, new_client, listener, accept
+):
+    _, manager = await start_manager(dial=0.2)
+    client = await new_client(manager)
+    await client.hello()
+    await client.connect(listener.getsockname())
+    sock = await accept()
+    ports = sock.getpeername()[1], sock.getsockname()[1]
+    keepalive = 2
+    async with asyncio.timeout(PATIENCE):
+        while timer_of(*ports) != keepalive:
+            await asyncio.sleep(0.02)
 
 
 async def test_a_goodbye_resets_what_is_open(client, listener, accept):

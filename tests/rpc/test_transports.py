@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 import socket
 
 import grpc
@@ -26,18 +27,26 @@ class Peer:
         self.channel = channel
         self.broken = False
         self.outgoing = []
+        self.calls = ""
+        """What was called, by its first letter: message, turn's end, pull, loss."""
         self.incoming = asyncio.Queue()
         self.lost = asyncio.get_running_loop().create_future()
 
     def message_received(self, message):
+        self.calls += "m"
         if self.broken:
             raise RuntimeError("a bug")
         self.incoming.put_nowait(bytes(message))
 
+    def turn_ended(self):
+        self.calls += "t"
+
     def next_message(self):
+        self.calls += "p"
         return self.outgoing.pop(0) if self.outgoing else None
 
     def channel_lost(self, loss):
+        self.calls += "l"
         self.lost.set_result(loss)
 
     def say(self, *messages):
@@ -118,6 +127,58 @@ async def test_an_empty_message_is_a_message(ends):
     client, server = await ends.connect()
     client.say(b"", b"behind")
     assert [await server.hear(), await server.hear()] == [b"", b"behind"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 20_000, 600_000, 3_000_000])
+async def test_a_message_in_two_pieces_arrives_as_one(ends, size):
+    client, server = await ends.connect()
+    body = bytes(n % 251 for n in range(size))
+    client.say((b"lead", body), (b"", body), b"behind")
+    assert await server.hear() == b"lead" + body
+    assert await server.hear() == body
+    assert await server.hear() == b"behind"
+
+
+async def test_a_turn_ends_behind_its_messages_and_before_all_else(ends):
+    client, server = await ends.connect()
+    for count in (1, 2, 30):
+        client.say(*[b"x" * 2000] * count)
+        for _ in range(count):
+            await server.hear()
+        server.say(b"heard")
+        await client.hear()
+    client.say(b"last")
+    client.channel.close()
+    await server.loss()
+    assert server.calls.count("m") == 34
+    assert re.fullmatch("(m+t|p|l)+", server.calls), server.calls
+
+
+async def test_messages_that_come_together_have_one_turn():
+    ends = Ends(lean, lean)
+    await ends.serve()
+    client, server = await ends.connect()
+    client.say(*[b"x"] * 500)
+    for _ in range(500):
+        await server.hear()
+    assert server.calls.count("t") < 50
+    await ends.server.close()
+
+
+async def test_another_handler_serves_what_comes_behind_a_handover(ends):
+    client, first = await ends.connect()
+    client.say(b"one")
+    await first.hear()
+    second = Peer(first.channel)
+    first.channel.hand_over(second)
+    client.say(b"two")
+    assert await second.hear() == b"two"
+    second.say(b"three")
+    assert await client.hear() == b"three"
+    client.channel.abort()
+    await second.loss()
+    assert first.incoming.empty()
+    assert not first.lost.done()
 
 
 async def test_the_client_ends_in_order_behind_what_it_had_to_say(ends):

@@ -26,7 +26,10 @@ from tunstack.wire.icmp import MAX_QUOTE
 
 Address = IPv4Address | IPv6Address
 
-_DATA, _DATAGRAM, _ECHO = int(Kind.DATA), int(Kind.DATAGRAM), int(Kind.ECHO)
+# To name a member of an enumeration through its class is a call in Python 3.11.
+_DATA, _CREDIT, _DATAGRAM, _ECHO = Kind.DATA, Kind.CREDIT, Kind.DATAGRAM, Kind.ECHO
+_TEXT, _ACKED = What.DATA, What.ACKED
+_PACKET, _REQUEST = What.DATAGRAM, What.ECHO
 
 
 class Association:
@@ -153,17 +156,19 @@ class Bridge:
         self._end_turn(now)
 
     def _end_turn(self, now: float) -> None:
-        self._handle(self._stack.take_events())
+        events = self._stack.take_events()
+        if events:
+            self._handle(events)
+            # Somebody waits for what was said; for an ACK, nobody.
+            self._links.wake()
         packets = self._stack.output(now)
         if packets:
             self._device.write_batch(packets)
-        self._arm()
-        self._links.wake()
-
-    def _arm(self) -> None:
         deadline = self._stack.deadline()
-        if deadline is None or deadline >= self._timer_at:
-            return
+        if deadline is not None and deadline < self._timer_at:
+            self._arm(deadline)
+
+    def _arm(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._expire)
@@ -172,43 +177,59 @@ class Bridge:
     def _handle(self, events: list[Event]) -> None:
         """Tell the mux what the host did.
 
-        Text of one turn lies in one arena, so it becomes one batch of frames; all else
-        has to keep its place behind it.
+        What the packets of one turn carry lies in one arena, so it becomes one batch of
+        frames; all else has to keep its place behind it.
         """
         source: Any = None
         link: Any = None
         spans: list[int] = []
+        quotes: dict[Association, tuple[Any, int, int]] = {}
         for event in events:
             what, subject = event[0], event[1]
-            if what is What.ACKED:
+            if what is _ACKED:
                 flow = subject.context
                 flow.link.mux.consumed(flow, event[2])
                 continue
-            if what is What.DATA:
-                flow = subject.context
-                if event[2] is not source or flow.link is not link:
-                    if spans:
-                        link.mux.send(source, spans)
-                    source, link, spans = event[2], flow.link, []
-                spans += (_DATA, flow.id, event[3], event[4])
-                continue
-            if spans:
-                link.mux.send(source, spans)
-                source, spans = None, []
-            if what is What.OPEN:
-                self._open(subject)
-            elif what is What.FIN:
-                subject.context.link.mux.finish(subject.context)
-            elif what is What.RESET:
-                subject.context.link.mux.reset(subject.context)
-            elif what is What.DATAGRAM:
-                self._associate(subject, _DATAGRAM, *event[2:6])
+            if what is _TEXT:
+                kind, flow = _DATA, subject.context
+                memory, start, end = event[2:]
+            elif what is _PACKET or what is _REQUEST:
+                memory, start, end, at = event[-4:]
+                kind = _DATAGRAM
+                if what is _REQUEST:
+                    kind = _ECHO
+                    start -= SEQUENCE.size  # which lies right in front of the data
+                quote = memory, at, min(end, at + MAX_QUOTE)
+                flow = self._associate(subject, memory, start, end, quote)
+                if flow is None:
+                    continue
+                quotes[flow.context] = quote
             else:
-                # The sequence number lies right in front of an echo's data.
-                start = event[4] - SEQUENCE.size
-                self._associate(subject, _ECHO, event[3], start, event[5], event[6])
+                if spans:
+                    link.mux.send(source, spans)
+                    source, spans = None, []
+                self._change(what, subject)
+                continue
+            if memory is not source or flow.link is not link:
+                if spans:
+                    link.mux.send(source, spans)
+                source, link, spans = memory, flow.link, []
+            spans += (kind, flow.id, start, end)
         if spans:
             link.mux.send(source, spans)
+        for association, quote in quotes.items():
+            association.offender = _copy(*quote)
+
+    def _change(self, what: What, connection: Connection) -> None:
+        """Tell the mux that a connection opens, or ends."""
+        if what is What.OPEN:
+            self._open(connection)
+            return
+        flow = connection.context
+        if what is What.FIN:
+            flow.link.mux.finish(flow)
+        else:
+            flow.link.mux.reset(flow)
 
     def _open(self, connection: Connection) -> None:
         key = connection.key
@@ -229,23 +250,26 @@ class Bridge:
             self._stack.opened(connection, 0)
 
     def _associate(
-        self, key: bytes, kind: int, source: Any, start: int, end: int, ip: int
-    ) -> None:
-        """Send one datagram or echo request on the flow of its key."""
+        self, key: bytes, memory: Any, start: int, end: int, quote: tuple[Any, int, int]
+    ) -> Flow | None:
+        """Give the flow of a datagram or an echo request; ``None`` if it goes nowhere.
+
+        Args:
+            key: its flow key.
+            memory, start, end: what it carries.
+            quote: where the beginning of its packet lies, to be quoted.
+        """
         flow = self._associations.get(key)
-        offender = bytes(memoryview(source)[ip : min(end, ip + MAX_QUOTE)])
-        if flow is None:
-            if self.local.takes(flow_key.destination(key)):
-                self._serve(key, memoryview(source)[start:end], offender)
-                return
-            if self._links.state != "connected":
-                self._drops["not-connected"] += 1
-                return
-            flow = self._new_association(key)
-        else:
+        if flow is not None:
             self._associations.move_to_end(key)
-        flow.context.offender = offender
-        flow.link.mux.send(source, [kind, flow.id, start, end])
+            return flow
+        if self.local.takes(flow_key.destination(key)):
+            self._serve(key, memoryview(memory)[start:end], _copy(*quote))
+            return None
+        if self._links.state != "connected":
+            self._drops["not-connected"] += 1
+            return None
+        return self._new_association(key)
 
     def _serve(self, key: bytes, payload: memoryview, offender: bytes) -> None:
         """Answer a datagram or an echo request to an address of our own."""
@@ -279,11 +303,11 @@ class Bridge:
 
     def _connection_event(self, kind: Kind, flow: Flow, value: Any) -> None:
         stack, connection = self._stack, flow.context
-        if kind is Kind.DATA:
+        if kind is _DATA:
             # A copy: a view would keep the whole message as long as the host does not
             # read, and the message may belong to many flows.
             stack.send(connection, memoryview(bytes(value)))
-        elif kind is Kind.CREDIT:
+        elif kind is _CREDIT:
             stack.grant(connection, value)
         elif kind is Kind.OPENED:
             if self._config.tcp.accept == "eager":
@@ -300,9 +324,9 @@ class Bridge:
 
     def _association_event(self, kind: Kind, flow: Flow, value: Any) -> None:
         stack, key = self._stack, flow.context.key
-        if kind is Kind.DATAGRAM and key[0] == UDP:
+        if kind is _DATAGRAM and key[0] == UDP:
             stack.datagram(key, value)
-        elif kind is Kind.ECHO and key[0] != UDP:
+        elif kind is _ECHO and key[0] != UDP:
             (sequence,) = SEQUENCE.unpack_from(value)
             stack.echo_reply(key, sequence, value[SEQUENCE.size :])
         elif kind is Kind.UNREACHABLE:
@@ -318,7 +342,7 @@ class Bridge:
             del self._associations[key]
 
     def turn_ended(self) -> None:
-        """Everything of one message has been dispatched."""
+        """Everything that came from the manager together has been dispatched."""
         self._end_turn(self._loop.time())
 
     def state_changed(self) -> None:
@@ -326,3 +350,7 @@ class Bridge:
 
     def cluster_changed(self) -> None:
         """Routes are the engine's business."""
+
+
+def _copy(memory: Any, start: int, end: int) -> bytes:
+    return bytes(memoryview(memory)[start:end])

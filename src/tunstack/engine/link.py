@@ -30,6 +30,9 @@ from tunstack.wire.frame import Kind, Refusal
 
 _log = logging.getLogger(__name__)
 
+_OPEN, _REFUSED = Kind.OPEN, Kind.REFUSED
+"""To name a member through its class is a call in Python 3.11."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -88,7 +91,7 @@ class Listener(Protocol):
         """:attr:`Link.cluster` is another."""
 
     def turn_ended(self) -> None:
-        """All events of one message have been dispatched."""
+        """All events of the messages that came together have been dispatched."""
 
 
 class Observer(Listener, Protocol):
@@ -464,17 +467,20 @@ class Link:
         self._set_cluster(cluster)
 
     def frames_received(self, frames: bytes | memoryview) -> None:
-        """Give each frame to the owner of its flow, then end the turn."""
+        """Give each frame to the owner of its flow."""
         mux = self.mux
         for kind, flow, value in mux.receive(frames):
-            if kind is Kind.REFUSED and self._opened_elsewhere(flow, value[0]):
+            if kind is _REFUSED and self._opened_elsewhere(flow, value[0]):
                 continue
             if flow.owner is not None:
                 flow.owner.flow_event(kind, flow, value)
-            elif kind is Kind.OPEN:
+            elif kind is _OPEN:
                 mux.refuse(flow, Refusal.UNAVAILABLE, "this client takes no flows")
         if mux.violation is not None:
             raise ViolationError(mux.violation)
+
+    def turn_ended(self) -> None:
+        """All frames that came together have been given to their owners."""
         self._end_turn()
         self.wake()
 

@@ -18,7 +18,7 @@ from tunstack.errors import AuthError, TunnelError, TunstackError
 from tunstack.mux.session import Mux
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb
-from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss
+from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss, Message
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,9 @@ class Session(Protocol):
 
     def frames_received(self, frames: bytes | memoryview) -> None:
         """Take a batch of frames."""
+
+    def turn_ended(self) -> None:
+        """Do what is left to do behind all frames that came together."""
 
     def cluster_received(self, info: pb.ClusterInfo) -> None:
         """Take what the cluster is now."""
@@ -147,7 +150,7 @@ class Stream:
 
     # What the transport says
 
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> Message | None:
         """Give what is to be said next."""
         if self._outbox:
             return self._outbox.popleft()
@@ -177,6 +180,11 @@ class Stream:
             text = f"{self.peer} broke the protocol: {violation}"
             self._give_up(TunnelError(text))
             self._say_goodbye(pb.CODE_PROTOCOL, str(violation))
+
+    def turn_ended(self) -> None:
+        """All messages that came together have been received."""
+        if self._open:
+            self._session.turn_ended()
 
     def channel_lost(self, loss: Loss) -> None:
         """The stream is gone."""

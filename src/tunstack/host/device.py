@@ -142,8 +142,10 @@ class Device:
         """
         lengths: list[int] = []
         fd = self._fd
+        readv = os.readv
         try:
-            lengths.extend(os.readv(fd, slot) for slot in self._slots)
+            for slot in self._slots:
+                lengths.append(readv(fd, slot))  # noqa: PERF401 - what was read counts
         except BlockingIOError:
             pass
         except OSError:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from tunstack.manager.poller import ARENA
+from tunstack.manager.poller import ARENA, ROOM
 from tunstack.manager.target import (
     Target,
     Tunnel,
@@ -19,8 +19,7 @@ from tunstack.manager.target import (
 from tunstack.mux.session import Flow
 from tunstack.wire.frame import Kind, Refusal
 
-_MOST = 65_536
-"""No packet of IP is larger."""
+_IN, _ERR = select.EPOLLIN, select.EPOLLERR
 
 
 class Idle:
@@ -85,7 +84,7 @@ class DatagramTarget(Target):
             raise
         super().__init__(tunnel, flow, sock)
         self._idle = Idle(tunnel.loop, tunnel.config.idle, self._expire)
-        tunnel.poller.watch(sock.fileno(), select.EPOLLIN, self.ready)
+        tunnel.poller.watch(self.descriptor, select.EPOLLIN, self)
 
     @abstractmethod
     def _received(self, packet: memoryview) -> int:
@@ -95,8 +94,12 @@ class DatagramTarget(Target):
         """
 
     @abstractmethod
-    def _parts(self, payload: memoryview) -> tuple[bytes | memoryview, ...]:
-        """Give what is sent for the payload of a frame."""
+    def _send(self, payload: memoryview) -> None:
+        """Hand a packet for the payload of a frame to the kernel.
+
+        Raises:
+            OSError: it does not take it, or says what has become of an earlier one.
+        """
 
     def _concerns(self, packet: bytes) -> bool:
         """Whether an error about ``packet`` is about something this flow sent."""
@@ -104,20 +107,18 @@ class DatagramTarget(Target):
 
     def ready(self, events: int) -> None:
         """Serve the socket."""
-        if events & select.EPOLLERR:
+        if events & _ERR:
             for refusal, packet in queued_errors(self.sock):
                 if self._concerns(packet):
                     self.tunnel.mux.unreachable(self.flow, refusal)
-        if events & select.EPOLLIN:
+        if events & _IN:
             self._read()
-        self.tunnel.wake()
 
     def _read(self) -> None:
         """Take packets while another of any size fits the arena."""
-        poller = self.tunnel.poller
-        spans: list[int] = []
-        start = 0
-        while start + _MOST <= ARENA:
+        poller, spans = self.tunnel.poller, self.tunnel.spans
+        before = start = poller.filled
+        while start <= ARENA - ROOM:  # no packet of IP is larger
             try:
                 end = start + self.sock.recv_into(poller.view[start:])
             except BlockingIOError:
@@ -129,23 +130,23 @@ class DatagramTarget(Target):
             if payload >= 0:
                 spans += (self.kind, self.flow.id, start + payload, end)
                 start = end
-        if spans:
+        if start != before:
+            poller.filled = start
             self._idle.stir()
-            self.tunnel.mux.send(poller.arena, spans)
 
     def flow_event(self, kind: Kind, flow: Flow, value: Any) -> None:
         """Take what the client said."""
         if kind is self.kind:
             self._idle.stir()
-            self._send(self._parts(value))
+            self._try(value)
         elif kind is Kind.RESET:
             self.close()
 
-    def _send(self, parts: tuple[bytes | memoryview, ...]) -> None:
+    def _try(self, payload: memoryview) -> None:
         # An error may be that of an earlier packet, and then this one was not tried.
         for _ in range(2):
             try:
-                self.sock.sendmsg(parts)
+                self._send(payload)
             except BlockingIOError:
                 return  # a full queue drops, as a network does
             except OSError as exc:
@@ -158,7 +159,7 @@ class DatagramTarget(Target):
     def _expire(self) -> None:
         self.tunnel.mux.reset(self.flow, Refusal.TIMED_OUT)
         self.close()
-        self.tunnel.wake()
+        self.tunnel.turn_ended()
 
     def close(self) -> None:
         """Close the socket; harmless to repeat."""

@@ -6,6 +6,7 @@ import random
 import socket
 
 from tunstack.manager import ping
+from tunstack.manager.overdue import Overdue
 from tunstack.manager.ping import EchoTarget
 from tunstack.manager.target import Target, Tunnel, address_of, refusal_of
 from tunstack.manager.tcp import TcpTarget
@@ -15,16 +16,21 @@ from tunstack.wire.frame import Refusal
 
 _log = logging.getLogger(__name__)
 
+_TCP, _UDP = int(socket.IPPROTO_TCP), int(socket.IPPROTO_UDP)
+
 
 class Dialer:
     """Makes the targets of all sessions.
 
     Args:
         limit: targets at once.
+        patience: seconds that a target has to take a connection.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, patience: float) -> None:
         self._limit = limit
+        loop = asyncio.get_running_loop()
+        self._young = Overdue(loop, patience, TcpTarget.grown)
         self._echo = {family: ping.kind_of_socket(family) for family in ping.PROTOCOLS}
         self._identifier = random.randrange(1 << 16)
         self._connections = 0
@@ -60,6 +66,7 @@ class Dialer:
         self.targets += 1
         self.opened += 1
         if isinstance(target, TcpTarget):
+            self._young.add(target)
             self._connections += 1
             self.quiet.clear()
 
@@ -67,17 +74,20 @@ class Dialer:
         """Count a target that has closed its socket."""
         self.targets -= 1
         if isinstance(target, TcpTarget):
+            self._young.discard(target)
             self._connections -= 1
             if not self._connections:
                 self.quiet.set()
 
     def _open(self, tunnel: Tunnel, flow: Flow) -> None:
-        family, _ = address_of(flow)
-        if flow.protocol == socket.IPPROTO_TCP:
+        if flow.protocol == _TCP:
             TcpTarget.open(tunnel, flow)
-        elif flow.protocol == socket.IPPROTO_UDP:
+            return
+        if flow.protocol == _UDP:
             UdpTarget.open(tunnel, flow)
-        elif flow.protocol != ping.PROTOCOLS[family]:
+            return
+        family, _ = address_of(flow)
+        if flow.protocol != ping.PROTOCOLS[family]:
             text = f"protocol {flow.protocol} is not carried to such an address"
             tunnel.mux.refuse(flow, Refusal.PROTOCOL_UNREACHABLE, text)
         elif (kind := self._echo[family]) is None:

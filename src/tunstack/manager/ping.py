@@ -107,7 +107,7 @@ class EchoTarget(DatagramTarget):
             return False
         return not self._raw or _ECHO.unpack_from(message)[3] == self._identifier
 
-    def _parts(self, payload: memoryview) -> tuple[bytes | memoryview, ...]:
+    def _send(self, payload: memoryview) -> None:
         family = self.sock.family
         (sequence,) = SEQUENCE.unpack_from(payload)
         data = payload[SEQUENCE.size :]
@@ -117,4 +117,4 @@ class EchoTarget(DatagramTarget):
             header = _ECHO.pack(
                 _REQUEST[family], 0, total ^ 0xFFFF, self._identifier, sequence
             )
-        return header, data
+        self.sock.sendmsg((header, data))

@@ -70,7 +70,7 @@ class Manager:
             config=config,
             loop=loop,
             poller=Poller(loop),
-            dialer=Dialer(limit),
+            dialer=Dialer(limit, config.dial),
             resolver=Upstream(
                 ResolvConf(config.resolv_conf).name_servers,
                 chase=True,

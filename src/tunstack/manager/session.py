@@ -25,11 +25,14 @@ from tunstack.manager.target import Target
 from tunstack.mux.session import Flow, Mux
 from tunstack.rpc import envelope
 from tunstack.rpc import tunnel_pb2 as pb
-from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss
+from tunstack.rpc.channel import MAX_RECEIVE, Channel, Loss, Message
 from tunstack.upstream.upstream import NoAnswer, Upstream
 from tunstack.wire.frame import Kind, Refusal
 
 _log = logging.getLogger(__name__)
+
+_OPEN = Kind.OPEN
+"""To name a member through its class is a call in Python 3.11."""
 
 SECRET = 32
 """Octets that prove a session to be one's own."""
@@ -70,6 +73,8 @@ class Session:
         self.poller = shared.poller
         self.mux = Mux(client=False, unacknowledged=shared.config.unacknowledged)
         self.targets: set[Target] = set()
+        self.spans: list[int] = []
+        self._held: list[Target] = []
         self._secret = os.urandom(SECRET)
         self._dialer = shared.dialer
         self._resolver = shared.resolver
@@ -96,11 +101,13 @@ class Session:
             welcome: completed here with what proves this session, and sent.
         """
         if self._channel is not None:
+            self._channel.hand_over(Nobody())
             self._channel.abort()
         if self._patience is not None:
             self._patience.cancel()
         _log.info("%s: %s", self, channel.peer)
         self._channel = channel
+        channel.hand_over(self)
         self._version = welcome.protocol
         welcome.session = self.id
         welcome.secret = self._secret
@@ -114,10 +121,6 @@ class Session:
             resume.received
         )
 
-    def serves(self, channel: Channel) -> bool:
-        """Whether ``channel`` has not been replaced."""
-        return self._channel is channel
-
     def channel_lost(self, loss: Loss) -> None:
         """The stream is gone: wait for the client to come back."""
         self._channel = None
@@ -129,20 +132,19 @@ class Session:
     def _expire(self) -> None:
         self.end(pb.CODE_LIMIT, "the client did not come back")
 
-    def next_message(self) -> bytes | None:
+    def next_message(self) -> Message | None:
         """Give what is to be said next."""
         if self._outbox:
             return self._outbox.popleft()
         frames = self.mux.next_frames()
         if frames is not None:
+            if self._held:
+                held, self._held = self._held, []
+                for target in held:
+                    target.release()
             return envelope.frames(frames)
         goodbye, self._goodbye = self._goodbye, None
         return goodbye
-
-    def wake(self) -> None:
-        """Say that the mux may have something to send."""
-        if self._channel is not None:
-            self._channel.wake()
 
     def tell(self, news: Sequence[pb.FromManager]) -> None:
         """Say what is new of the cluster.
@@ -197,9 +199,20 @@ class Session:
             self._violated(f"a message of {len(message)} octets: at most {MAX_RECEIVE}")
             return
         frames = envelope.unwrap(message)
-        if frames is not None:
-            self._take_frames(frames)
+        if frames is None:
+            self._take(message)
             return
+        for kind, flow, value in self.mux.receive(frames):
+            owner = flow.owner
+            if owner is not None:
+                owner.flow_event(kind, flow, value)
+            elif kind is _OPEN:  # else it has ended a moment ago
+                self._open(flow)
+        if self.mux.violation is not None:
+            self._violated(self.mux.violation)
+
+    def _take(self, message: bytes | memoryview) -> None:
+        """Take a message of which not all is known to be frames."""
         try:
             said = pb.FromClient.FromString(bytes(message))
         except DecodeError:
@@ -207,7 +220,8 @@ class Session:
             return
         body = said.WhichOneof("body")
         if body == "frames":
-            self._take_frames(said.frames)
+            # Encoded in another way than everybody does: once more, as they do.
+            self.message_received(b"".join(envelope.frames(said.frames)))
         elif body == "ping":
             self._say(pb.FromManager(pong=said.ping))
         elif body == "dns_question":
@@ -217,19 +231,20 @@ class Session:
         elif body != "pong":
             self._violated("a second hello" if body else "a message without content")
 
+    def flush(self) -> None:
+        """Send what sockets have received so far in this turn."""
+        spans, self.spans = self.spans, []
+        self.mux.send(self.poller.arena, spans)
+
+    def turn_ended(self) -> None:
+        """Say what a turn led to: messages that came together, or sockets."""
+        if self.spans:
+            self.flush()
+        if self.mux.pending and self._channel is not None:
+            self._channel.wake()
+
     def _violated(self, how: str) -> None:
         self.end(pb.CODE_PROTOCOL, how)
-
-    def _take_frames(self, frames: bytes | memoryview) -> None:
-        for kind, flow, value in self.mux.receive(frames):
-            if kind is Kind.OPEN:
-                self._open(flow)
-            elif flow.owner is not None:  # else it was refused a moment ago
-                flow.owner.flow_event(kind, flow, value)
-        if self.mux.violation is not None:
-            self._violated(self.mux.violation)
-        elif self.mux.pending:
-            self.wake()
 
     def _open(self, flow: Flow) -> None:
         limit = self.config.flows_per_session
@@ -240,6 +255,10 @@ class Session:
             self.mux.refuse(flow, Refusal.LIMIT, text)
         else:
             self._dialer.open(self, flow)
+
+    def hold(self, target: Target) -> None:
+        """Read no more from a target until the transport asks for what was read."""
+        self._held.append(target)
 
     def acquired(self, target: Target) -> None:
         """Take note of a target."""
@@ -277,12 +296,31 @@ class Session:
         self._say(pb.FromManager(dns_answer=answer))
 
 
+class Nobody:
+    """The handler of a stream that another has replaced: nobody wants what it says."""
+
+    def message_received(self, message: bytes | memoryview) -> None:
+        """Take a message, for nothing."""
+
+    def turn_ended(self) -> None:
+        """Do nothing."""
+
+    def next_message(self) -> Message | None:
+        """Have nothing to say."""
+        return None
+
+    def channel_lost(self, loss: Loss) -> None:
+        """It had to end."""
+
+
 Verdict = pb.Goodbye | None
 """Why somebody is not let in; ``None`` lets in."""
 
 
 class Reception:
-    """The handler of one stream: takes the hello, then leads to its session.
+    """The first handler of a stream: takes the hello, and leads to its session.
+
+    That is the handler from then on.
 
     Args:
         channel: of the stream.
@@ -305,17 +343,12 @@ class Reception:
         self._admit = admit
         self._left = left
         self._examination: asyncio.Future[Verdict] | None = None
-        self._session: Session | None = None
         self._goodbye: bytes | None = None
         self._waiting = True
         self._deadline = asyncio.get_running_loop().call_later(patience, self._no_hello)
 
     def message_received(self, message: bytes | memoryview) -> None:
         """Take the hello; everything behind it is the session's."""
-        if self._session is not None:
-            if self._session.serves(self._channel):
-                self._session.message_received(message)
-            return
         if not self._waiting:
             return
         if self._examination is not None:
@@ -342,27 +375,21 @@ class Reception:
     def _decide(self, hello: pb.Hello, verdict: Verdict) -> None:
         admitted = verdict or self._admit(hello, self._channel)
         if isinstance(admitted, Session):
-            self._session = admitted
             self._leave()
-            # The welcome was asked for before there was anybody to give it.
-            self._channel.wake()
         else:
             self.refuse(admitted.code, admitted.reason)
 
-    def next_message(self) -> bytes | None:
-        """Give what is to be said next."""
-        if self._session is not None:
-            if self._session.serves(self._channel):
-                return self._session.next_message()
-            return None
+    def turn_ended(self) -> None:
+        """Nothing is done for several messages at once."""
+
+    def next_message(self) -> Message | None:
+        """Give the goodbye, if it comes to that."""
         goodbye, self._goodbye = self._goodbye, None
         return goodbye
 
     def channel_lost(self, loss: Loss) -> None:
         """The stream is gone."""
         self._leave()
-        if self._session is not None and self._session.serves(self._channel):
-            self._session.channel_lost(loss)
 
     def refuse(self, code: "pb.Code", reason: str) -> None:
         """Say goodbye instead of welcome."""

@@ -56,9 +56,17 @@ class Tunnel(Protocol):
     poller: Poller
     config: ManagerConfig
     loop: asyncio.AbstractEventLoop
+    spans: list[int]
+    """What sockets have received into the poller's arena in this turn, for ``Mux.send``."""
 
-    def wake(self) -> None:
-        """Say that the mux may have something to send."""
+    def flush(self) -> None:
+        """Send what was received so far: it counts, and what comes next is behind it."""
+
+    def turn_ended(self) -> None:
+        """Say what was received, and all else that the mux may have to send."""
+
+    def hold(self, target: "Target") -> None:
+        """Have a target released when the mux has sent something."""
 
     def acquired(self, target: "Target") -> None:
         """Take note of a target."""
@@ -68,19 +76,32 @@ class Tunnel(Protocol):
 
 
 class Target:
-    """One flow's socket. Subclasses serve its events."""
+    """One flow's socket. Subclasses serve its events.
 
-    __slots__ = ("flow", "sock", "tunnel")
+    It owns the flow, and hears of it, as long as the socket is open.
+    """
+
+    __slots__ = ("descriptor", "flow", "sock", "tunnel")
 
     def __init__(self, tunnel: Tunnel, flow: Flow, sock: socket.socket) -> None:
         self.tunnel = tunnel
         self.flow = flow
         self.sock = sock
+        self.descriptor = sock.fileno()
+        """Of the socket; negative once it is closed."""
         flow.owner = self
         tunnel.acquired(self)
 
+    def ready(self, events: int) -> None:
+        """Serve the socket; the poller has ``ROOM`` and ends the turn behind it."""
+        raise NotImplementedError
+
     def flow_event(self, kind: Kind, flow: Flow, value: Any) -> None:
         """Take what the client said."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Go on, having been held."""
         raise NotImplementedError
 
     def abandon(self) -> None:
@@ -89,8 +110,10 @@ class Target:
 
     def close(self) -> None:
         """Close the socket; harmless to repeat."""
-        if self.sock.fileno() >= 0:
-            self.tunnel.poller.forget(self.sock.fileno())
+        if self.descriptor >= 0:
+            self.tunnel.poller.closing(self.descriptor)
+            self.descriptor = -1
+            self.flow.owner = None
             self.sock.close()
             self.tunnel.released(self)
 

@@ -29,5 +29,5 @@ class UdpTarget(DatagramTarget):
     def _received(self, packet: memoryview) -> int:
         return 0
 
-    def _parts(self, payload: memoryview) -> tuple[bytes | memoryview, ...]:
-        return (payload,)
+    def _send(self, payload: memoryview) -> None:
+        self.sock.send(payload)

@@ -301,6 +301,8 @@ class Mux:
         ``None`` when there is nothing to say or too much is unacknowledged. What is
         given belongs to the mux too, which may send it again: it must not be changed.
         """
+        if not self.pending:
+            return None
         again = self._replay.next_again()
         if again is not None:
             return again

@@ -107,13 +107,26 @@ class Loss:
     clean: bool = False
 
 
+Message = bytes | tuple[bytes, bytes | bytearray]
+"""A message to send: in one piece, or in two that nobody has to join, if it is long. They
+must not be changed any more."""
+
+
 class Handler(Protocol):
     """The session's side of a stream."""
 
     def message_received(self, message: bytes | memoryview) -> None:
-        """Take one message. A view is valid only during the call."""
+        """Take one message. A view is valid until :meth:`turn_ended` has returned."""
 
-    def next_message(self) -> bytes | None:
+    def turn_ended(self) -> None:
+        """All messages that came together have been received.
+
+        The moment for what is to be done once for all of them: each
+        :meth:`message_received` is followed by this before anything else is called
+        but another one, :meth:`next_message` and :meth:`channel_lost` included.
+        """
+
+    def next_message(self) -> Message | None:
         """Give the next message to send, or ``None`` when there is nothing to say."""
 
     def channel_lost(self, loss: Loss) -> None:
@@ -129,6 +142,9 @@ class Channel(Protocol):
 
     def wake(self) -> None:
         """Say that :meth:`Handler.next_message` has something, cheap to repeat."""
+
+    def hand_over(self, handler: Handler) -> None:
+        """Let another handler serve the stream from the next call on."""
 
     def close(self) -> None:
         """End the stream in order; returns at once.

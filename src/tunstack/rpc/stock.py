@@ -109,6 +109,9 @@ class _Stream:
     def wake(self) -> None:
         self._woken.set()
 
+    def hand_over(self, handler: Handler) -> None:
+        self.handler = handler
+
     def close(self) -> None:
         if self._closing is None:
             self._woken.set()
@@ -168,6 +171,7 @@ class _Stream:
         """Push what arrives until the other end has nothing more to say."""
         while (message := await self._read()) is not grpc.aio.EOF:
             self.handler.message_received(message)
+            self.handler.turn_ended()
 
     async def _transmit(self) -> None:
         """Pull and write until there is nothing more to say and we are closing."""
@@ -175,7 +179,8 @@ class _Stream:
             await self._woken.wait()
             self._woken.clear()
             while (message := self.handler.next_message()) is not None:
-                await self._write(message)
+                whole = b"".join(message) if isinstance(message, tuple) else message
+                await self._write(whole)
             if self._closing is not None:
                 return
 

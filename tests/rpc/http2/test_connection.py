@@ -294,6 +294,17 @@ def test_a_window_of_one_octet_is_enough_to_go_on():
     assert sent == message(b"abc")
 
 
+@pytest.mark.parametrize("lead", [0, 1, 4, 40])
+@pytest.mark.parametrize("window", [1, 2, 7, 49, 50, 100])
+def test_a_message_in_two_pieces_goes_through_any_window(window, lead):
+    near, stream, far, _ = pair(limits=Limits(window=window, window_most=window))
+    whole = bytes(range(45))
+    queue(stream, (whole[:lead], whole[lead:]))
+    near.machine.sender.wake(stream)
+    heard = [event[2] for event in talk(near, far) if event[0] is What.MESSAGE]
+    assert heard == [whole]
+
+
 def test_a_setting_may_make_a_window_negative():
     end, stream = begun()
     waiting = queue(stream, bytes(60_000))

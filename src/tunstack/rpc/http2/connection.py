@@ -90,6 +90,7 @@ _GOAWAY = struct.Struct(">II")
 _MESSAGE = What.MESSAGE
 _HEADER = HEADER.size
 _PREFIX = PREFIX.size
+_LEAST = FRAME_AND_PREFIX.size
 _unpack = FRAME_AND_PREFIX.unpack_from
 
 _REMEMBERED = 1000
@@ -460,20 +461,24 @@ class Connection:
         inbox.end += count
         if self._preface or self.over is not None:
             self._take_preface()
+            if self._preface:
+                return
         view, at, end = inbox.view, inbox.start, inbox.end
         most, streams, own = self.limits.frame, self.streams, self._window
-        while at != end and not self._preface:
-            if end - at >= FRAME_AND_PREFIX.size and self._block is None:
-                high, low, kind, flags, number, compressed, size = _unpack(view, at)
-                length = high << 16 | low
-                stop = at + _HEADER + length
-                if kind == flags == compressed == 0 and length == size + _PREFIX <= most:
+        while at != end:
+            if end - at >= _LEAST and self._block is None:
+                length_and_type, flags, number, compressed, size = _unpack(view, at)
+                length = size + _PREFIX
+                # The type of DATA is 0, and so is that of nothing else.
+                if length_and_type == length << 8 and length <= most:
                     stream = streams.get(number)
-                    if stream is not None and stream.plain and stop <= end:
+                    stop = at + _HEADER + length
+                    simple = not (flags or compressed) and stop <= end
+                    if simple and stream is not None and stream.plain:
                         window = stream.window
                         if length <= window.remaining and length <= own.remaining:
                             # What nearly everything is: a message, whole in its frame.
-                            message = view[at + FRAME_AND_PREFIX.size : stop]
+                            message = view[at + _LEAST : stop]
                             self.events.append((_MESSAGE, stream, message))
                             inbox.start = at = stop
                             self._moved += length + WORTH

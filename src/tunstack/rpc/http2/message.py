@@ -12,8 +12,9 @@ from tunstack.rpc.http2.violation import CallViolation, StreamViolation
 PREFIX = struct.Struct(">BI")
 """Whether the message is compressed, and its length."""
 
-FRAME_AND_PREFIX = struct.Struct(">BHBBIBI")
-"""The header of a frame, and the prefix of the message that begins its DATA."""
+FRAME_AND_PREFIX = struct.Struct(">IBIBI")
+"""The header of a frame (its length and, in the lowest octet, its type; flags; stream),
+and the prefix of the message that begins its DATA."""
 
 FRAMES = 64
 """DATA frames in which any message may come, however short they are."""

@@ -112,7 +112,8 @@ class Sender:
                 if stream.ending is not None:
                     self._end(stream, stream.ending, chunks)
             elif not stream.local_closed:  # by whoever was asked
-                size = len(message)
+                lead, body = message if isinstance(message, tuple) else (b"", message)
+                size = len(lead) + len(body)
                 sent = size + _PREFIX
                 if (
                     sent <= stream.send_window
@@ -122,14 +123,14 @@ class Sender:
                     stream.send_window -= sent
                     self.window -= sent
                     self.moved += sent + WORTH
-                    header = _pack(sent >> 16, sent & 0xFFFF, 0, 0, stream.id, 0, size)
+                    header = _pack(sent << 8, 0, stream.id, 0, size)
                     if size <= _JOINED:
-                        chunks.append(header + message)
+                        chunks.append(b"".join((header, lead, body)))
                     else:
-                        chunks += (header, message)
+                        chunks += (header + lead, body)
                 else:
-                    stream.prefix = PREFIX.pack(0, size)
-                    stream.rest = memoryview(message)
+                    stream.prefix = PREFIX.pack(0, size) + lead
+                    stream.rest = memoryview(body)
                     sent = self._send_part(stream, stream.rest, chunks, now)
             if sent:
                 room -= sent

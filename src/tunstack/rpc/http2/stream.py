@@ -8,14 +8,18 @@ from tunstack.rpc.http2.message import Assembler, Octets
 from tunstack.rpc.http2.window import ReceiveWindow
 
 Deliver = Callable[[memoryview], None]
-"""Takes a message, which is valid only during the call."""
+"""Takes a message, which is valid until :data:`TurnEnded` has returned."""
 
-Pull = Callable[[], Octets | None]
-"""Gives the next message to send, or ``None`` when there is nothing to say."""
+Pull = Callable[[], Octets | tuple[bytes, Octets] | None]
+"""Gives the next message to send, in one piece or in two, or ``None`` when there is
+nothing to say."""
+
+TurnEnded = Callable[[], None]
+"""Told once the messages that came together have been delivered."""
 
 
 def silence() -> None:
-    """Have nothing to say."""
+    """Have nothing to say, and nothing to do."""
 
 
 def ignore(_message: memoryview) -> None:
@@ -48,6 +52,7 @@ class Stream:
         "responded",
         "rest",
         "send_window",
+        "turn_ended",
         "user",
         "window",
     )
@@ -60,6 +65,7 @@ class Stream:
         """Whoever serves it; the connection does not look."""
         self.deliver: Deliver = ignore
         """For whoever takes the events: where its messages go."""
+        self.turn_ended: TurnEnded = silence
         self.pull: Pull = silence
         self.eager = False
         """The user uses up each message while it is told of it."""
@@ -82,7 +88,7 @@ class Stream:
         self.rest: memoryview | None = None
         """What is left of a message that did not fit the windows."""
         self.prefix = b""
-        """That of the same message, until it is sent."""
+        """What precedes that, until it is sent: the message's prefix and first piece."""
         self.ending: Headers | None = None
         """To be sent behind all messages: trailers; none end a client's half."""
         self.ready = False

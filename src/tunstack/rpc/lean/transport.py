@@ -22,7 +22,14 @@ from tunstack.rpc.http2.frame import Code
 from tunstack.rpc.http2.grpc import response
 from tunstack.rpc.http2.headers import Headers
 from tunstack.rpc.http2.status import Metadata, Outcome, Status
-from tunstack.rpc.http2.stream import Deliver, Pull, Stream, ignore, silence
+from tunstack.rpc.http2.stream import (
+    Deliver,
+    Pull,
+    Stream,
+    TurnEnded,
+    ignore,
+    silence,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -65,25 +72,35 @@ class User:
 class Exchange:
     """One stream, as its user sees it."""
 
-    __slots__ = ("_connection", "_stream", "_transport", "headers")
+    __slots__ = ("_connection", "_sender", "_stream", "_transport", "headers")
 
     def __init__(self, transport: "Transport", stream: Stream, headers: Headers) -> None:
         self._transport = transport
         self._connection = transport.connection
+        self._sender = transport.connection.sender
         self._stream = stream
         self.headers = headers
         """Of the request."""
 
-    def carry(self, deliver: Deliver, pull: Pull, *, eager: bool = False) -> None:
+    def carry(
+        self,
+        deliver: Deliver,
+        pull: Pull,
+        turn_ended: TurnEnded = silence,
+        *,
+        eager: bool = False,
+    ) -> None:
         """Say where messages go and come from; until then, and at first, nowhere.
 
         Args:
             deliver: takes each message.
             pull: gives each message; asked when there is room for one.
+            turn_ended: told behind the messages that came together.
             eager: each is used up during ``deliver``. Else :meth:`consumed` says when.
         """
         stream = self._stream
         stream.deliver, stream.pull = deliver, pull
+        stream.turn_ended = turn_ended
         if eager:
             self._connection.be_eager(stream, _monotonic())
 
@@ -98,9 +115,7 @@ class Exchange:
 
     def wake(self) -> None:
         """Say that there is a message to pull, cheap to repeat."""
-        stream = self._stream
-        if not (stream.ready or stream.local_closed):
-            self._connection.sender.wake(stream)
+        self._sender.wake(self._stream)
         if not self._transport.in_turn:
             self._transport.stir()
 
@@ -291,16 +306,8 @@ class Transport(asyncio.BufferedProtocol):
         """Tell users what has happened and write, until neither is left to do."""
         connection, sender = self.connection, self.connection.sender
         while True:
-            events, connection.events = connection.events, []
-            for what, stream, value in events:
-                try:
-                    if what is _MESSAGE:
-                        stream.deliver(value)
-                    else:
-                        self._tell(what, stream, value)
-                except Exception:  # noqa: BLE001 - whatever a user does
-                    _log.exception("%s: the session failed", self.peer)
-                    self._fail(stream)
+            if connection.events:
+                self._tell_users()
             if not self._open:
                 return
             room = 1  # the first message is often the only one: it waits for no other
@@ -317,6 +324,31 @@ class Transport(asyncio.BufferedProtocol):
             self._close()
         elif connection.deadline < self._timer_at:
             self._arm(now)
+
+    def _tell_users(self) -> None:
+        """Hand out what has happened, and with it messages that came together."""
+        events, self.connection.events = self.connection.events, []
+        turn: Stream | None = None
+        for what, stream, value in events:
+            if turn is not None and (stream is not turn or what is not _MESSAGE):
+                self._end_turn(turn)
+                turn = None
+            try:
+                if what is _MESSAGE:
+                    turn = stream
+                    stream.deliver(value)
+                else:
+                    self._tell(what, stream, value)
+            except Exception:  # noqa: BLE001 - whatever a user does
+                self._fail(stream)
+        if turn is not None:
+            self._end_turn(turn)
+
+    def _end_turn(self, stream: Stream) -> None:
+        try:
+            stream.turn_ended()
+        except Exception:  # noqa: BLE001 - whatever a user does
+            self._fail(stream)
 
     def _tell(self, what: What, stream: Stream | None, value: Any) -> None:
         if stream is None:
@@ -342,9 +374,11 @@ class Transport(asyncio.BufferedProtocol):
             _log.log(level, "%s: %s", self.peer, value or "closed")
 
     def _fail(self, stream: Stream) -> None:
-        """A user broke down: its stream ends, and no other."""
+        """A user broke down, just now: its stream ends, and no other."""
+        _log.exception("%s: the session failed", self.peer)
         user, stream.user = stream.user, User()
-        stream.deliver, stream.pull = ignore, silence
+        stream.deliver = ignore
+        stream.turn_ended = stream.pull = silence
         outcome = Outcome(Status.INTERNAL, "the session failed")
         if self.connection.client:
             self.connection.reset(stream, Code.INTERNAL_ERROR)

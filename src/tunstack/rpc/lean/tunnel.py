@@ -13,6 +13,7 @@ from tunstack.rpc.channel import (
     Handler,
     Keys,
     Loss,
+    Message,
     Pair,
     Unix,
 )
@@ -55,6 +56,10 @@ class _Stream(User):
     def peer(self) -> str:
         return self._exchange.peer
 
+    def hand_over(self, handler: Handler) -> None:
+        self._handler = handler
+        self._carry()
+
     def close(self) -> None:
         if self._closing is None and not self._lost:
             self._closing = self._loop.call_later(CLOSE_TIMEOUT, self.abort)
@@ -71,9 +76,11 @@ class _Stream(User):
         handler = self._handler
         if handler is not None and not self._lost:
             pull = handler.next_message if self._closing is None else self._last_message
-            self._exchange.carry(handler.message_received, pull, eager=True)
+            self._exchange.carry(
+                handler.message_received, pull, handler.turn_ended, eager=True
+            )
 
-    def _last_message(self) -> bytes | None:
+    def _last_message(self) -> Message | None:
         assert self._handler is not None
         message = self._handler.next_message()
         if message is None:
