@@ -27,11 +27,13 @@ def view(
 
     With those that the cluster's entry in the kubeconfig has, if there is one.
     """
+    from tunstack.cli import cluster
+
     said = kubernetes.said(kubeconfig, context, namespace, manager_namespace)
     loaded = settings.load(said)
     who = caller.find()
-    if kubernetes.leads_somewhere(loaded.config, who):
-        loaded = kubernetes.load(said, who)
+    if cluster.leads_somewhere(loaded.config, who):
+        loaded = cluster.load(said, who)
     values = plain(loaded.config)
     if as_json:
         document: dict[str, dict[str, object]] = {}

@@ -126,7 +126,10 @@ def connect(
         )
     who = caller.find()
     if not direct:
-        config = kubernetes.load(said, who).config
+        # Here, because a manager reached directly needs neither YAML nor TLS.
+        from tunstack.cli import cluster
+
+        config = cluster.load(said, who).config
     with who.rights():
         token = None if token_file is None else _read_token(token_file)
         ca = None if tls_ca is None else _read(tls_ca)
@@ -147,7 +150,7 @@ def connect(
         click.echo(line, err=True)
 
     def renew() -> Document:
-        return kubernetes.access(config, who).plain()
+        return cluster.access(config, who).plain()
 
     if not direct:
         request["kubernetes"] = {

@@ -1,6 +1,5 @@
 """``tunstack install``."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -103,8 +102,12 @@ def install(
         ]
         _print(objects, output or "yaml")
         return
+    import asyncio
+
+    from tunstack.cli import cluster
+
     who = caller.find()
-    config = kubernetes.load(options, who).config
+    config = cluster.load(options, who).config
     show = progress(as_json)
 
     async def work() -> dict[str, Any]:
@@ -112,7 +115,7 @@ def install(
         from tunstack.cluster.api import Api
 
         where = config.cluster.manager_namespace
-        access = kubernetes.access(config, who)
+        access = cluster.access(config, who)
         async with Api(access, timeout=config.timeouts.api_request) as api:
             found = await steps.current(api, where)
             grants = manifests.grants(where, grant_users)

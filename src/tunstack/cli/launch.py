@@ -26,7 +26,7 @@ class Daemons:
         name: the session's.
         transport: of the session; the engine loads it while it may read everything.
         kubernetes: the same: the way to the manager is through Kubernetes.
-        names: the same: names are resolved.
+        names: the same: names are resolved. The helper loads what that needs as well.
 
     Raises:
         HostError: there is such a session already; or, at the end, the helper was killed.
@@ -46,19 +46,9 @@ class Daemons:
             with paths.socket_address(directory / sessions.SOCKET) as address:
                 control.bind(address)
             control.listen()
-            self._helper = _spawn(
-                "tunstack.host.helper",
-                {
-                    "fd": helper_end.fileno(),
-                    "uid": uid,
-                    "runtime-dir": directory,
-                    "name": name,
-                },
-                [helper_end.fileno(), lock],
-                log,
-            )
+            # First, because it takes longer to load.
             self._engine = _spawn(
-                "tunstack.engine.daemon",
+                "tunstack.engine",
                 {
                     "owner-fd": owner.fileno(),
                     "control-fd": control.fileno(),
@@ -72,6 +62,18 @@ class Daemons:
                     "names": int(names),
                 },
                 [owner.fileno(), control.fileno(), engine_end.fileno(), lock],
+                log,
+            )
+            self._helper = _spawn(
+                "tunstack.host.helper",
+                {
+                    "fd": helper_end.fileno(),
+                    "uid": uid,
+                    "runtime-dir": directory,
+                    "name": name,
+                    "names": int(names),
+                },
+                [helper_end.fileno(), lock],
                 log,
             )
         os.close(lock)

@@ -4,12 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tunstack.capture.replay import replay as replay_file
-from tunstack.capture.report import Report
 from tunstack.cli.progress import progress
+
+if TYPE_CHECKING:
+    from tunstack.capture.report import Report
 
 
 @click.command()
@@ -29,6 +31,8 @@ def replay(files: tuple[Path, ...], ignore_checksums: bool, as_json: bool) -> No
     recorded client is our host and what the recorded server sent is the cluster's
     answer. A file that cannot be read to its end is reported as far as it goes.
     """
+    from tunstack.capture.replay import replay as replay_file
+
     show = progress(as_json)
     reports = []
     for number, path in enumerate(files, 1):
@@ -52,7 +56,7 @@ def replay(files: tuple[Path, ...], ignore_checksums: bool, as_json: bool) -> No
             raise report.error
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: "Report") -> Iterator[str]:
     links = ", ".join(report.links) or "nothing"
     yield f"{report.path}: {report.frames} frames of {links}, {report.octets} octets of IP"
     if report.verdicts:

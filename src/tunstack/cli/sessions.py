@@ -24,7 +24,7 @@ SOCKET = "control.sock"
 PATIENCE = 10.0
 """Seconds that a session may take to end."""
 
-_INTERVAL = 0.02
+_INTERVAL = 0.005
 """Seconds between two looks at a session that is ending."""
 
 name_option = click.option(

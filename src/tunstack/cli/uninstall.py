@@ -1,6 +1,5 @@
 """``tunstack uninstall``."""
 
-import asyncio
 import json
 import shutil
 from collections.abc import Callable
@@ -36,9 +35,13 @@ def uninstall(
     Returns when its pods are gone. Goes by the labels of what is there, so it also
     works after deletions by hand. What is not there is no error.
     """
+    import asyncio
+
+    from tunstack.cli import cluster
+
     said = kubernetes.said(kubeconfig, context, None, manager_namespace)
     who = caller.find()
-    config = kubernetes.load(said, who).config
+    config = cluster.load(said, who).config
     show = progress(as_json)
     ended, undone = _end_sessions(show) if everything else ([], [])
     deleted = asyncio.run(_uninstall(config, who, everything, show, timeout))
@@ -63,11 +66,12 @@ async def _uninstall(
     show: Callable[[str], None],
     timeout: float,
 ) -> list[str]:
+    from tunstack.cli import cluster
     from tunstack.cluster import install as steps
     from tunstack.cluster.api import Api
 
     where = None if everything else config.cluster.manager_namespace
-    access = kubernetes.access(config, who)
+    access = cluster.access(config, who)
     async with Api(access, timeout=config.timeouts.api_request) as api:
         return await steps.uninstall(api, where, show, timeout=timeout)
 

@@ -29,6 +29,7 @@ leaves nothing behind that the next `connect` would not clear away.
 import argparse
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -42,7 +43,6 @@ from typing import TYPE_CHECKING, Any
 
 from tunstack import _fastpath
 from tunstack._version import PRODUCT, PROTOCOL
-from tunstack.cluster.access import Access, without_password
 from tunstack.config import Config, build
 from tunstack.engine.attachment import Attachment
 from tunstack.engine.control import Document, blank_status, error_document, no_names
@@ -238,7 +238,8 @@ class Daemon:
                     insecure=request["insecure"],
                 )
             )
-        # Here, because a manager reached directly needs no HTTP.
+        # Here, because a manager reached directly needs neither HTTP nor YAML.
+        from tunstack.cluster.access import Access
         from tunstack.engine.kubernetes import ThroughKubernetes
         from tunstack.engine.renewal import Renewal
 
@@ -275,6 +276,8 @@ class Daemon:
     def _kubernetes_status(self, links: Links) -> Document | None:
         if self._kubernetes is None:
             return None
+        from tunstack.cluster.access import without_password
+
         access = self._kubernetes.access
         renews = self._owner is not None or self._renews_itself
         return {
@@ -451,7 +454,7 @@ def become(uid: int, gid: int) -> None:
 
 def main() -> None:
     """Be the engine."""
-    parser = argparse.ArgumentParser(prog="tunstack.engine.daemon")
+    parser = argparse.ArgumentParser(prog="tunstack.engine")
     for name in ("owner-fd", "control-fd", "helper-fd", "uid", "gid"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--name", required=True)
@@ -488,8 +491,6 @@ def main() -> None:
             socket.socket(fileno=arguments.control_fd),
         )
 
+    gc.freeze()  # what is loaded stays
+    gc.enable()
     run(serve())
-
-
-if __name__ == "__main__":
-    main()

@@ -44,6 +44,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from importlib import import_module
 from ipaddress import ip_interface, ip_network
 from typing import Any
 
@@ -151,8 +152,7 @@ class Helper:
         return identity, []
 
     def _routes(self) -> Answer:
-        # The engine may read them as well, but not with pyroute2 in uvloop: that wants
-        # a netlink socket in an event loop of its own.
+        # The engine may read them as well, but would have to wait for the kernel.
         found = routes_linux.read_routes()
         return [[str(route.network), route.interface] for route in found], []
 
@@ -222,7 +222,11 @@ def main() -> None:
     parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--runtime-dir", required=True)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--names", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.names:
+        # Now, while the engine loads, which takes longer.
+        import_module("tunstack.host.resolved")
     os.chdir("/")
     os.umask(0o077)
     logging.basicConfig(

@@ -19,7 +19,7 @@ import logging
 import sys
 
 from tunstack.errors import HostError
-from tunstack.host import journal, resolved, resolver_files
+from tunstack.host import journal, resolver_files
 from tunstack.host.overriding import Overriding
 from tunstack.host.paths import RESOLV_CONF
 from tunstack.host.resolver_state import ResolverState
@@ -68,6 +68,9 @@ class Resolver:
         servers = [str(server) for server in state.servers]
         match state.mode:
             case "resolved":
+                # Here, because only this mode needs an event loop.
+                from tunstack.host import resolved
+
                 resolved.set_link(device, servers, state.domains, state.search)
                 return "systemd-resolved"
             case "overriding":
@@ -90,6 +93,8 @@ class Resolver:
         """Give the host its resolver back. What cannot be undone is logged."""
         mode, self._mode = self._mode, "none"
         if mode == "resolved" and self._device is not None:
+            from tunstack.host import resolved
+
             try:
                 resolved.revert_link(self._device)
             except HostError as error:
