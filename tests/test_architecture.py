@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src/tunstack"
 
 ROWS = (
     {"cli"},
+    {"bench"},
     {"engine", "manager", "agent", "capture"},
     {"host", "cluster", "rpc", "upstream"},
     {"stack", "mux", "dns"},
@@ -141,6 +142,9 @@ BROKEN = {
     "agent, stack": ("agent/x.py", "from tunstack.stack.tcp import X", "imports stack"),
     "sideways, captures": (
         "capture/x.py", "from tunstack.engine import bridge", "sideways from engine",
+    ),
+    "a program, to what measures it": (
+        "engine/x.py", "from tunstack.bench import load", "up to bench",
     ),
     "scapy": ("wire/x.py", "def f():\n    from scapy.utils import x", "is for capture"),
     "clock": ("stack/tcp.py", "import time", "the core is sans-IO"),

@@ -24,6 +24,7 @@ COMMANDS = (
     "dns",
     "doctor",
     "replay",
+    "bench",
 )
 HEAVY = {"asyncio", "grpc", "uvloop", "pyroute2", "rich", "google.protobuf", "dns", "scapy"}
 

@@ -4,12 +4,9 @@ The namespaces, the laptop's and the cluster's, exist by descriptors of this pro
 and by its children, who die with it: nothing is left behind however the demo ends.
 """
 
-import ctypes
 import hashlib
 import os
-import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,18 +16,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tunstack.errors import HostError, PrivilegeError, TunnelError
-from tunstack.host import paths
-
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
-
-_CLONE_NEWNET = 0x4000_0000  # linux/sched.h
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from tunstack.host import namespaces, paths
 
 _LAPTOP = "192.0.2.1"  # RFC 5737
 _MANAGER = "192.0.2.2"
@@ -39,11 +29,6 @@ _SUBNET = "10.96.0.0/12"
 
 _OCTETS = 128 * 1024 * 1024
 """What is fetched: enough for a rate worth saying, little enough for any /tmp."""
-
-_PATIENCE = 60.0
-"""Seconds that any step may take."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @click.command()
@@ -91,7 +76,7 @@ def _play(directory: Path, name: str) -> None:
             environment,
         ),
     ):
-        _enter(laptop)
+        namespaces.enter(laptop)
         if _fetch(directory / "before") is not None:
             raise HostError("the service was there before the tunnel was")
         click.echo("          unreachable, as it should be")
@@ -139,7 +124,7 @@ def _fetch(target: Path) -> float | None:
     started = time.monotonic()
     try:
         if curl:
-            options = ["-sS", "--noproxy", "*", "--max-time", str(_PATIENCE)]
+            options = ["-sS", "--noproxy", "*", "--max-time", str(namespaces.PATIENCE)]
             subprocess.run(
                 [curl, *options, "-o", target, url],
                 check=True,
@@ -147,7 +132,10 @@ def _fetch(target: Path) -> float | None:
             )
         else:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(url, timeout=_PATIENCE) as response, target.open("wb") as f:
+            with (
+                opener.open(url, timeout=namespaces.PATIENCE) as response,
+                target.open("wb") as f,
+            ):
                 shutil.copyfileobj(response, f)
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -161,78 +149,17 @@ def _running(
     namespace: int,
     environment: dict[str, str],
 ) -> Iterator[None]:
-    """Run a server in a namespace: from its first line on, until SIGTERM ended it."""
+    """Run a server in a namespace, and show what it says first."""
     click.echo(title)
-
-    def prepare() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        _enter(namespace)
-
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            command,
-            env=environment,
-            preexec_fn=prepare,  # safe: there is only this thread
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            ready, _, _ = select.select([process.stdout], [], [], _PATIENCE)
-            line = process.stdout.readline().decode().strip() if ready else ""
-            if not line:
-                errors.seek(0)
-                raise HostError(f"{title}: {errors.read().decode().strip() or 'silent'}")
-            click.echo(f"          {line}")
-            yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with namespaces.running(command, environment, namespace) as (_, line):
+        click.echo(f"          {line}")
+        yield
 
 
 def _make_namespaces() -> tuple[int, int]:
     """Make the laptop's and the cluster's namespace, and the cable between them."""
-    from pyroute2 import IPRoute
-
-    laptop = _new_namespace()
-    cluster = _new_namespace()
-    with IPRoute() as netlink:
-        peer = {"ifname": "eth0", "net_ns_fd": laptop}
-        netlink.link("add", ifname="eth0", kind="veth", peer=peer)
-        _set_up(netlink, "eth0", f"{_MANAGER}/30")
-        _set_up(netlink, "lo", f"{_SERVICE}/32")
-    _enter(laptop)
-    with IPRoute() as netlink:
-        _set_up(netlink, "eth0", f"{_LAPTOP}/30")
-        _set_up(netlink, "lo", None)
+    laptop, cluster = namespaces.new(), namespaces.new()
+    namespaces.cable(cluster, "eth0", laptop, "eth0")
+    namespaces.configure(cluster, {"eth0": [f"{_MANAGER}/30"], "lo": [f"{_SERVICE}/32"]})
+    namespaces.configure(laptop, {"eth0": [f"{_LAPTOP}/30"], "lo": []})
     return laptop, cluster
-
-
-def _set_up(netlink: "IPRoute", device: str, address: str | None) -> None:
-    (index,) = netlink.link_lookup(ifname=device)
-    netlink.link("set", index=index, state="up")
-    if address is not None:
-        host, _, length = address.partition("/")
-        netlink.addr("add", index=index, address=host, prefixlen=int(length))
-
-
-def _new_namespace() -> int:
-    """Move this process into a network namespace of its own; returns its descriptor."""
-    if _libc.unshare(_CLONE_NEWNET):
-        reason = os.strerror(ctypes.get_errno())
-        raise HostError(
-            f"no network namespace can be made: {reason}",
-            hint="a container needs CAP_SYS_ADMIN and CAP_NET_ADMIN for it",
-        )
-    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _enter(namespace: int) -> None:
-    if _libc.setns(namespace, _CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")

@@ -1,7 +1,8 @@
 """The door: finds the command, and says its errors in two lines.
 
 Each command is a module of this package with a click command of the same name, which
-is imported when it is called for.
+is imported when it is called for, and for `--help` with all others: what only the command
+itself needs, and takes long to load, is imported in it.
 """
 
 import os
@@ -28,6 +29,7 @@ _COMMANDS = (
     "dns",
     "doctor",
     "replay",
+    "bench",
 )
 
 

@@ -1,4 +1,4 @@
-"""Where a session's files are: runtime directory and log."""
+"""Where files are: a session's runtime directory and log, and what is remembered."""
 
 import os
 import re
@@ -35,6 +35,13 @@ def log_file(name: str) -> Path:
     from platformdirs import user_log_path
 
     return user_log_path("tunstack", appauthor=False) / f"{_checked(name)}.log"
+
+
+def state_file(name: str) -> Path:
+    """Give the path of what a command of the caller remembers: the user's state."""
+    from platformdirs import user_state_path
+
+    return user_state_path("tunstack", appauthor=False) / name
 
 
 @contextmanager
