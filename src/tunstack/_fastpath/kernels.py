@@ -6,6 +6,7 @@ kernel; ``list.pop`` and ``append`` are atomic.
 """
 
 import struct
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -142,7 +143,7 @@ def pack_frames(out: bytearray, offset: int, source: Buffer, spans: list[int]) -
         len(out) - offset,
         _from_buffer(source),
         len(source),
-        spans,
+        _from_buffer(_WORDS, array("I", spans)),
         count,
     )
     return offset + _check(written)
