@@ -843,6 +843,16 @@ def test_an_ack_waits_for_an_answer_no_longer_than_4_ms(connected):
     assert (segment.ack, segment.text) == (8, b"")
 
 
+def test_where_the_answers_take_longer_an_ack_waits_for_none(connected):
+    converse(connected)
+    connected.send(1, 6, ACK, b"request")
+    connected.wait(0.02)
+    connected.write(b"answer")
+    connected.packets()
+    connected.send(8, 12, ACK, b"another")
+    assert connected.segment().ack == 15
+
+
 def test_what_comes_second_without_an_answer_is_acknowledged_at_once(connected):
     converse(connected)
     connected.send(1, 6, ACK, b"re")

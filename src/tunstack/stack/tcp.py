@@ -59,8 +59,9 @@ the same (tcp_invalid_ratelimit)."""
 
 ACK_DELAY = 0.004
 """Seconds that an ACK may wait for text to go with (RFC 9293, section 3.8.6.3): when
-host and cluster speak by turns, nearly all do, and are one packet less each. The second
-segment without an answer between is acknowledged at once, as is all else."""
+host and cluster speak by turns and the last answer came as soon, nearly all do, and are
+one packet less each. The second segment without an answer between is acknowledged at
+once, as is all else."""
 
 KEEPALIVE_IDLE = 7200.0
 """Seconds of silence before the host is asked whether it is there (RFC 1122, 4.2.3.6)."""
@@ -277,7 +278,7 @@ class Connection:
         """Sequence number of a FIN that came before what precedes it."""
         self.ack_due = False
         self.answered = False
-        """Text has been sent since the last came."""
+        """Text has been sent since the last came, and soon enough to go with an ACK."""
         self.early = 0
         """Segments of this turn that came before what precedes them."""
         self.probe_due = False
@@ -838,7 +839,7 @@ class Connection:
                 if self.timed_at is None and self.recovery is None:
                     self.timed_at, self.timed_seq = now, at
                 self._packet(out, at, flags, views, options, length)
-                self.answered = True
+                self.answered = now - self.heard_at < ACK_DELAY
                 if self.deadline is None:
                     self._set_timer(now)
         if not left and self.fin_due and self.fin_seq is None:
