@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := test
-.PHONY: bench clean demo fuzz kube-image lint proto test test-cluster wheel
+.PHONY: bench bench-peers clean demo fuzz gate kube-image lint proto test test-cluster wheel
 
 NAMES := python3.11 python3.12 python3.13 python3.14 python3
 NEW_ENOUGH := import sys; sys.version_info >= (3, 11) and print(sys.argv[1])
@@ -26,6 +26,16 @@ export CAPTURES ?= ../shared/pcaps
 # System tests of what the transport carries: they run on both. The others are of what is
 # in front of it.
 CARRIED = datagrams endings idle pressure reconnect sessions transfers truth variants
+
+# What others do in the same run: the directory of the harness, which of its adapters, how
+# often each.
+PEERS ?= ../shared/peers
+PEERS_ADAPTERS ?= direct wireguard tunstack
+PEERS_RUNS ?= 3
+
+# The regression gate: RENEW=1 writes benchmarks/baseline.json. Which parts; all without.
+RENEW ?=
+GATE_PARTS ?=
 
 # Seconds for each target, and which: kernels, parse, mux, stack, properties; all without.
 FUZZ_SECONDS ?= 600
@@ -65,7 +75,14 @@ fuzz: .venv/built
 	tests/fuzz/run $(BIN)/python $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: .venv/built
-	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider benchmarks
+	$(AS_ROOT) $(BIN)/pytest -p no:cacheprovider benchmarks --benchmark-max-time=0.3 \
+	    --benchmark-group-by=func --benchmark-columns=median,iqr,rounds
+
+bench-peers: .venv/built
+	$(AS_ROOT) env RUNS=$(PEERS_RUNS) benchmarks/peers $(PEERS) $(BIN)/tunstack $(PEERS_ADAPTERS)
+
+gate: .venv/built
+	$(AS_ROOT) .ci/gate $(BIN)/python $(if $(RENEW),--renew) $(GATE_PARTS)
 
 wheel: .venv/built
 	$(BIN)/python -m build --outdir dist

@@ -39,7 +39,7 @@ def bench_sum16(benchmark, impl, size):
 
 
 @pytest.mark.parametrize("vnet", [0, VIRTIO], ids=["plain", "offload"])
-@pytest.mark.parametrize("count", [1, 64], ids="{}packets".format)
+@pytest.mark.parametrize("count", [1, 8, 64], ids="{}packets".format)
 def bench_parse_batch(benchmark, impl, count, vnet):
     packet = make_segment(bytes(1400), vnet)
     arena = bytearray(STRIDE * count)
@@ -71,7 +71,13 @@ def bench_frame_udp(benchmark, impl, vnet):
     assert headers == reference.frame_udp(*arguments)
 
 
-MESSAGES = {"1x64KiB": (1, 65_536), "1x64B": (1, 64), "64x64B": (64, 64)}
+MESSAGES = {
+    "1x64KiB": (1, 65_536),
+    "1x64B": (1, 64),
+    "8x1KiB": (8, 1024),
+    "64x64B": (64, 64),
+}
+"""What is coalesced into one message, the last of many small flows."""
 
 
 @pytest.mark.parametrize(("count", "size"), MESSAGES.values(), ids=MESSAGES)

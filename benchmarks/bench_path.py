@@ -1,207 +1,250 @@
 """The whole path: application, device, stack, stream, manager, server, and back.
 
-The question: what does an application get by either transport, beside kernel forwarding
-through the same namespaces in the same run?
+The question: what does an application get, beside kernel forwarding through the same
+namespaces in the same run, and beside what a bare stream carries on loopback?
+
+Each round asks the ceiling first and then the tunnel. Application, engine, manager and
+server share the machine, so what is said of CPU is said of engine and manager alone.
 """
 
-import os
-import resource
 import shutil
-import signal
-import socket
 import statistics
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
+from benchmarks.load import Load, cpu_seconds
 from tests.support import lab as labs
-from tests.support.lab import V4, Lab
+from tests.support.lab import Lab
 from tunstack.config import TRANSPORTS
 
-OCTETS = 256 * 1024 * 1024
-BLOCK = bytes(1024 * 1024)
+ROUNDS = 5
+OCTETS = 256 << 20
+IDLE = 10_000
+FORWARDING = "kernel forwarding"
 
 
-@pytest.fixture(scope="module", params=["kernel forwarding", *TRANSPORTS])
-def lab(request) -> Iterator[Lab]:
+class Ends:
+    """A lab, what loads it, and the processes of its tunnel."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lab = Lab()
+        self.pids: dict[str, int] = {}
+        if name == FORWARDING:
+            self.lab.forward()
+        else:
+            self.lab.transport = name
+            manager = self.lab.manage()
+            self.lab.connect()
+            engine = self.lab.status()["engine"]["pid"]
+            self.pids = {"engine": engine, "manager": manager.pid}
+        self.load = Load(self.lab)
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds so far, by process."""
+        return {who: cpu_seconds(pid) for who, pid in self.pids.items()}
+
+    def memory(self) -> dict[str, int]:
+        """Octets resident, by process."""
+        return {who: labs.rss(pid) for who, pid in self.pids.items()}
+
+    def close(self) -> None:
+        self.load.close()
+        self.lab.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def possible() -> None:
     if reason := labs.missing():
         pytest.skip(reason)
-    made = Lab()
-    try:
-        if request.param in TRANSPORTS:
-            made.transport = request.param
-            made.manage()
-            made.connect()
-        else:
-            made.forward()
-        yield made
-    finally:
-        made.close()
 
 
-class Server:
-    """A process beside this one that serves connections of one listening socket."""
-
-    def __init__(self, listener: socket.socket, serve) -> None:
-        self.pid = os.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            try:
-                while True:
-                    near, _ = listener.accept()
-                    serve(near)
-                    near.close()
-            finally:
-                os._exit(1)
-        self.port = listener.getsockname()[1]
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.kill(self.pid, signal.SIGTERM)
-        os.waitpid(self.pid, 0)
+@pytest.fixture(scope="module")
+def forwarding() -> Iterator[Ends]:
+    with closing(Ends(FORWARDING)) as ends:
+        yield ends
 
 
-def take_all(near: socket.socket) -> None:
-    buffer = bytearray(1024 * 1024)
-    total = 0
-    while size := near.recv_into(buffer):
-        total += size
-    near.sendall(total.to_bytes(8, "big"))
+@pytest.fixture(scope="module", params=["lean"])
+def tunnel(request) -> Iterator[Ends]:
+    with closing(Ends(request.param)) as ends:
+        yield ends
 
 
-def give_all(near: socket.socket) -> None:
-    for _ in range(OCTETS // len(BLOCK)):
-        near.sendall(BLOCK)
+both = pytest.mark.parametrize("tunnel", TRANSPORTS, indirect=True)
 
 
-def echo(near: socket.socket) -> None:
-    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while text := near.recv(65_536):
-        near.sendall(text)
+class Results:
+    """What tunnel and ceiling answered, and what CPU the tunnel took for it."""
+
+    def __init__(self, benchmark, tunnel: Ends, forwarding: Ends, *words) -> None:
+        self.tunnel: list[dict[str, float]] = []
+        self.ceiling: list[dict[str, float]] = []
+        self.cpu: list[dict[str, float]] = []
+
+        def ask_ceiling() -> None:
+            self.ceiling.append(forwarding.load(*words))
+
+        def ask() -> None:
+            before = tunnel.cpu()
+            self.tunnel.append(tunnel.load(*words))
+            after = tunnel.cpu()
+            self.cpu.append({who: after[who] - before[who] for who in after})
+
+        forwarding.load(*words)
+        tunnel.load(*words)
+        benchmark.pedantic(ask, setup=ask_ceiling, rounds=ROUNDS)
+
+    def of(self, which: list[dict[str, float]], value) -> float:
+        return statistics.median(map(value, which))
 
 
-def once(near: socket.socket) -> None:
-    near.sendall(near.recv(1))
+@pytest.mark.parametrize("flows", [1, 8, 64], ids="{} flows".format)
+@pytest.mark.parametrize("way", ["up", "down"])
+def bench_bulk(benchmark, tunnel, forwarding, transports, say, way, flows):
+    results = Results(benchmark, tunnel, forwarding, way, flows, OCTETS)
+    row = f"{way}, {flows} flow{'s' * (flows > 1)}, Gbit/s"
+
+    def rate(result):
+        return OCTETS * 8 / result["seconds"] / 1e9
+
+    say(row, tunnel.name, results.of(results.tunnel, rate))
+    say(row, FORWARDING, results.of(results.ceiling, rate))
+    for kind, measured in transports.items():
+        say(row, f"{kind} stream", measured["262144 octets, Gbit/s"])
+    for who in tunnel.pids:
+        seconds = results.of(results.cpu, lambda cpu, who=who: cpu[who])
+        say(row, f"{who}, CPU s/GB", seconds / OCTETS * 1e9)
 
 
-def served(lab: Lab, serve) -> Server:
-    with lab.server.listen(V4) as listener:
-        return Server(listener, serve)
+@pytest.mark.parametrize("tunnel", ["stock"], indirect=True)
+@pytest.mark.parametrize("way", ["up", "down"])
+def bench_bulk_on_stock(benchmark, tunnel, forwarding, say, way):
+    results = Results(benchmark, tunnel, forwarding, way, 1, OCTETS)
+    seconds = results.of(results.tunnel, lambda result: result["seconds"])
+    say(f"{way}, 1 flow, Gbit/s", "stock", OCTETS * 8 / seconds / 1e9)
 
 
-def upload(lab: Lab, port: int) -> None:
-    with lab.client.connect(V4, V4.server, port) as near:
-        for _ in range(OCTETS // len(BLOCK)):
-            near.sendall(BLOCK)
-        near.shutdown(socket.SHUT_WR)
-        assert int.from_bytes(near.recv(8), "big") == OCTETS
+@pytest.mark.parametrize("flows", [1, 64], ids="{} flows".format)
+@both
+def bench_round_trip(benchmark, tunnel, forwarding, transports, say, flows):
+    count = 2000 if flows == 1 else 20_000
+    results = Results(benchmark, tunnel, forwarding, "ask", flows, count)
+    name = f"round trip, {flows} flow{'s' * (flows > 1)}"
+    for which, ends in ((results.tunnel, tunnel), (results.ceiling, forwarding)):
+        for share in ("p50", "p99"):
+            value = results.of(which, lambda result, share=share: result[share])
+            say(f"{name}, {share}, us", ends.name, value * 1e6)
+        rate = results.of(which, lambda result: count / result["seconds"])
+        say(f"{name}, per second", ends.name, rate, digits=5)
+    if flows == 1:
+        for kind, measured in transports.items():
+            say(f"{name}, p50, us", f"{kind} stream", measured["round trip, us"])
 
 
-def rate(benchmark) -> None:
-    seconds = statistics.median(benchmark.stats.stats.data)
-    benchmark.extra_info["Gbit/s"] = round(OCTETS * 8 / seconds / 1e9, 2)
+@pytest.mark.parametrize("flows", [1, 16], ids="{} at once".format)
+def bench_connect_request_close(benchmark, tunnel, forwarding, say, flows):
+    count = 300 * (1 if flows == 1 else 3)
+    results = Results(benchmark, tunnel, forwarding, "connect", flows, count)
+    for which, ends in ((results.tunnel, tunnel), (results.ceiling, forwarding)):
+        rate = results.of(which, lambda result: count / result["seconds"])
+        say(f"connections, {flows} at once, per second", ends.name, rate, digits=5)
 
 
-def bench_upload(benchmark, lab):
-    with served(lab, take_all) as server:
-        benchmark.pedantic(upload, (lab, server.port), rounds=5, warmup_rounds=1)
-    rate(benchmark)
+@pytest.mark.parametrize("way", ["up", "down"])
+def bench_datagrams(benchmark, tunnel, forwarding, say, way):
+    """Of 1 200 octets, as fast as they can be sent. Those that arrive count."""
+    results = Results(benchmark, tunnel, forwarding, f"datagrams-{way}", 1200, 0.5)
+    for which, ends in ((results.tunnel, tunnel), (results.ceiling, forwarding)):
+        rate = results.of(which, lambda result: result["arrived"] / result["seconds"])
+        assert rate > 0
+        say(f"datagrams {way}, per second", ends.name, rate, digits=5)
 
 
 @pytest.mark.parametrize("loss", [0, 1], ids="{} percent lost".format)
-def bench_upload_in_single_packets(benchmark, lab, loss):
+def bench_upload_in_single_packets(benchmark, tunnel, forwarding, say, loss):
     """Loss behind the manager. Without offload, as else whole 64 KiB would be lost."""
     if shutil.which("ethtool") is None:
         pytest.skip("needs ethtool")
-    lab.gateway.run("ethtool", "-K", "server", "tso", "off", "gso", "off")
     rule = f"meta l4proto tcp numgen random mod 100 < {loss} counter drop"
-    try:
-        with ExitStack() as undo:
+    with ExitStack() as undo:
+        for ends in (tunnel, forwarding):
+            gateway = ends.lab.gateway
+            gateway.run("ethtool", "-K", "server", "tso", "off", "gso", "off")
+            undo.callback(gateway.run, "ethtool", "-K", "server", "tso", "on", "gso", "on")
             if loss:
-                undo.enter_context(lab.server.firewall(rule))
-            server = undo.enter_context(served(lab, take_all))
-            benchmark.pedantic(upload, (lab, server.port), rounds=5)
+                undo.enter_context(ends.lab.server.firewall(rule))
+        octets = 64 << 20
+        results = Results(benchmark, tunnel, forwarding, "up", 1, octets)
+    for which, ends in ((results.tunnel, tunnel), (results.ceiling, forwarding)):
+        seconds = results.of(which, lambda result: result["seconds"])
+        row = f"up in single packets, {loss} % lost, Gbit/s"
+        say(row, ends.name, octets * 8 / seconds / 1e9)
+
+
+def bench_upload_through_a_queue_of_500(benchmark, tunnel, say):
+    device = tunnel.lab.status()["device"]["name"]
+    tunnel.lab.client.ip(f"link set {device} txqueuelen 500")
+    try:
+        benchmark.pedantic(tunnel.load, ("up", 1, OCTETS), rounds=ROUNDS, warmup_rounds=1)
     finally:
-        lab.gateway.run("ethtool", "-K", "server", "tso", "on", "gso", "on")
-    rate(benchmark)
+        tunnel.lab.client.ip(f"link set {device} txqueuelen 4096")
+    seconds = statistics.median(benchmark.stats.stats.data)
+    say("up through a queue of 500, Gbit/s", tunnel.name, OCTETS * 8 / seconds / 1e9)
 
 
-@pytest.mark.parametrize("lab", TRANSPORTS, indirect=True)
-def bench_upload_through_a_queue_of_500(benchmark, lab):
-    device = lab.status()["device"]["name"]
-    lab.client.ip(f"link set {device} txqueuelen 500")
-    with served(lab, take_all) as server:
-        benchmark.pedantic(upload, (lab, server.port), rounds=5)
-    lab.client.ip(f"link set {device} txqueuelen 4096")
-    rate(benchmark)
+def bench_idle_connections(benchmark, say):
+    """What one more connection weighs that says nothing, and that all still answer."""
+    with closing(Ends("lean")) as ends, ExitStack() as held:
+        ends.load("ask", 1, 100)
+        before = ends.memory()
+        benchmark.pedantic(lambda: held.enter_context(ends.load.hold(IDLE)), rounds=1)
+        after = ends.memory()
+    for who in before:
+        grown = (after[who] - before[who]) / IDLE
+        say(f"idle connection of {IDLE}, octets", who, grown, digits=5)
 
 
-@pytest.mark.parametrize("lab", TRANSPORTS, indirect=True)
-def bench_memory_of_idle_connections(benchmark, lab):
-    """Octets that engine and manager grow by for each of 5 000 idle connections."""
-    count = 5000
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    engine = lab.status()["engine"]["pid"]
-    pids = {"engine": engine, "manager": lab.manager.pid}
-    with lab.server.listen(V4) as listener:
-        listener.listen(4096)
-        port = listener.getsockname()[1]
-        before = {name: labs.rss(pid) for name, pid in pids.items()}
-
-        def open_all() -> list[socket.socket]:
-            held = []
-            for _ in range(count):
-                held += (lab.client.connect(V4, V4.server, port), listener.accept()[0])
-            return held
-
-        held = benchmark.pedantic(open_all, rounds=1)
-    for name, pid in pids.items():
-        grown = labs.rss(pid) - before[name]
-        benchmark.extra_info[f"octets per connection, {name}"] = grown // count
-    for sock in held:
-        sock.close()
+@pytest.mark.parametrize("count", [10, 100, 1000, 10_000], ids="{} open".format)
+def bench_cost_of_open_flows(benchmark, tunnel, say, count):
+    """The same 10 flows ask, beside ever more that say nothing."""
+    asked = 10_000
+    with ExitStack() as held:
+        if count > 10:
+            held.enter_context(tunnel.load.hold(count - 10))
+        tunnel.load("ask", 10, asked)
+        before = tunnel.cpu()
+        benchmark.pedantic(tunnel.load, ("ask", 10, asked), rounds=3)
+        after = tunnel.cpu()
+    for who in after:
+        spent = (after[who] - before[who]) / asked / 3
+        say(f"CPU of a round trip, {count} open, us", f"{who}", spent * 1e6)
 
 
-def bench_download(benchmark, lab):
-    buffer = bytearray(1024 * 1024)
+def bench_first_byte(benchmark, say):
+    """From ``connect`` with nothing running here to the first octet back."""
+    ready: list[float] = []
+    with closing(Lab()) as lab:
+        lab.manage()
+        load = Load(lab)
 
-    def download(port: int) -> None:
-        with lab.client.connect(V4, V4.server, port) as near:
-            total = 0
-            while size := near.recv_into(buffer):
-                total += size
-        assert total == OCTETS
+        def first_byte() -> None:
+            began = time.perf_counter()
+            done = lab.connect_once()
+            ready.append(time.perf_counter() - began)
+            assert done.returncode == 0, done.stderr
+            load("ask", 1, 1)
 
-    with served(lab, give_all) as server:
-        benchmark.pedantic(download, (server.port,), rounds=5, warmup_rounds=1)
-    rate(benchmark)
+        def leave() -> None:
+            if ready:
+                lab.quit()
 
-
-def bench_round_trip(benchmark, lab):
-    with served(lab, echo) as server:
-        near = lab.client.connect(V4, V4.server, server.port)
-        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-        def ask() -> bytes:
-            near.sendall(b"x" * 64)
-            return near.recv(65_536)
-
-        assert benchmark.pedantic(ask, rounds=5000, warmup_rounds=200) == b"x" * 64
-        near.close()
-
-
-def bench_connect_request_close(benchmark, lab):
-    with served(lab, once) as server:
-
-        def exchange() -> bytes:
-            with lab.client.connect(V4, V4.server, server.port) as near:
-                near.sendall(b"x")
-                answer = near.recv(1)
-                assert near.recv(1) == b""
-                return answer
-
-        assert benchmark.pedantic(exchange, rounds=1000, warmup_rounds=20) == b"x"
+        benchmark.pedantic(first_byte, setup=leave, rounds=ROUNDS)
+        lab.quit()
+        load.close()
+    say("connect is ready, ms", "lean", statistics.median(ready) * 1e3)
+    seconds = statistics.median(benchmark.stats.stats.data)
+    say("connect to first octet, ms", "lean", seconds * 1e3)

@@ -1,0 +1,1 @@
+"""The regression gate: what this checkout costs, beside what a committed baseline did."""
