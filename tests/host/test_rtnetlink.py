@@ -3,6 +3,7 @@
 import errno
 import socket
 import subprocess
+from contextlib import closing
 from ipaddress import ip_network
 
 import pytest
@@ -55,14 +56,14 @@ def test_a_list_is_whole_though_it_changes_while_it_is_read(monkeypatch):
             return octets
 
     monkeypatch.setattr(socket, "socket", Meanwhile)
-    with RouteSocket() as kernel:
+    with closing(RouteSocket()) as kernel:
         found = kernel.dump(rtnetlink.GET_ADDRESS, rtnetlink.ADDRESS, socket.AF_INET)
     assert [socket.inet_ntoa(each.attributes[LOCAL]) for each in found] == stays
 
 
 def test_what_the_kernel_refuses_is_an_error_of_the_system():
     head = rtnetlink.LINK.pack(socket.AF_UNSPEC, 0, 4711, 0, 0)
-    with RouteSocket() as kernel:
+    with closing(RouteSocket()) as kernel:
         for _ in range(2):
             with pytest.raises(OSError) as caught:
                 kernel.change(rtnetlink.NEW_LINK, head, [])

@@ -217,6 +217,55 @@ def test_a_flow_with_much_to_say_does_not_delay_another(pair):
     pytest.fail("the small frame never left")
 
 
+def several(*frames) -> tuple[bytes, list[int]]:
+    """Frames of one arena, in which their payloads lie one behind the other."""
+    source, spans = b"", []
+    for kind, flow, payload in frames:
+        spans += (kind, flow.id, len(source), len(source) + len(payload))
+        source += payload
+    return source, spans
+
+
+def test_frames_of_one_batch_arrive_as_they_are_and_cost_their_flows_credit(pair):
+    other = pair.client.open(17, TARGET, 53, 0)
+    said = [
+        (Kind.DATA, pair.flow, b"one"),
+        (Kind.DATAGRAM, other, b""),
+        (Kind.DATA, pair.flow, b"three"),
+    ]
+    pair.client.send(*several(*said))
+    events = carry(pair.client, pair.manager)[1:]
+    assert events == [(kind, flow.id, octets) for kind, flow, octets in said]
+    assert pair.flow.send_credit == CREDIT - 8
+
+
+def test_a_batch_with_more_data_than_credit_is_refused(pair):
+    pair.flow.send_credit = 7
+    with pytest.raises(AssertionError):
+        pair.client.send(
+            *several((Kind.DATA, pair.flow, b"four"), (Kind.DATA, pair.flow, b"more"))
+        )
+
+
+def test_a_batch_that_a_message_does_not_hold_waits_behind_it_in_order(pair):
+    blocks = [bytes([number]) * 50_000 for number in range(8)]
+    for four in (blocks[:4], blocks[4:]):
+        pair.client.send(*several(*((Kind.DATA, pair.flow, block) for block in four)))
+    message = pair.client.next_frames()
+    assert [octets for _, _, octets in frames_of(message)][:4] == blocks[:4]
+    pair.manager.receive(message)
+    rest = carry(pair.client, pair.manager)
+    said = [octets for _, _, octets in frames_of(message)] + [event[2] for event in rest]
+    assert said == blocks
+
+
+def test_a_batch_of_flows_that_are_gone_says_nothing(pair):
+    pair.client.reset(pair.flow)
+    carry(pair.client, pair.manager)
+    pair.client.send(*several((Kind.DATA, pair.flow, b"a"), (Kind.DATA, pair.flow, b"b")))
+    assert pair.client.next_frames() is None
+
+
 def test_a_message_stays_within_its_size(pair):
     for _ in range(16):
         pair.client.send(*data(pair.flow, bytes(64 * 1024)))
@@ -296,6 +345,7 @@ VIOLATIONS = {
     "kind zero": frame(0, 0),
     "data for a flow that never existed": frame(Kind.DATA, 77, b"x"),
     "fin for a flow that never existed": frame(Kind.FIN, 77),
+    "fin for flow 0, which is none": frame(Kind.FIN, 0),
     "data beyond the credit": frame(Kind.DATA, 1, bytes(60_000)) * 18,
     "a frame that is too large": frame(Kind.DATA, 1, bytes(65_537)),
     "an open of the wrong parity": frame(Kind.OPEN, 2, bytes(24)),

@@ -9,7 +9,8 @@ from types import ModuleType
 from tunstack import _fastpath
 from tunstack._fastpath import reference
 from tunstack.bench.probe import Probe, expect, probe, repeat
-from tunstack.bench.segments import VNET, segment
+from tunstack.bench.segments import segment
+from tunstack.host.device import VNET
 
 Call = Callable[[], object]
 

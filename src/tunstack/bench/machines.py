@@ -4,18 +4,20 @@ from collections.abc import Callable
 from struct import Struct
 
 from tunstack.bench.probe import expect, repeat
-from tunstack.bench.segments import ACK, PSH, SYN, VNET, segment
+from tunstack.bench.segments import segment
 from tunstack.config import TcpConfig
+from tunstack.host.device import STRIDE, VNET
 from tunstack.mux.session import TCP, Mux
 from tunstack.stack.events import What
 from tunstack.stack.stack import Stack
+from tunstack.stack.tcp import ACK, PSH, SYN
 from tunstack.wire import tcp
 from tunstack.wire.frame import Kind
 
 LARGE = 44 * 1460
 """Octets of text in the largest GSO packet of a link with an MTU of 1500."""
 
-_MTU, _STRIDE = 65_520, 65_664
+_MTU = 65_520
 _COUNT = 16
 """Packets in one turn."""
 _CREDIT = 1 << 30
@@ -47,9 +49,9 @@ def stack(size: int) -> Callable[[float], float]:
     machine.output(now)
 
     packet = segment(1, una, bytes(size), flags=ACK | PSH)
-    arena = bytearray(_STRIDE * _COUNT)
+    arena = bytearray(STRIDE * _COUNT)
     for slot in range(_COUNT):
-        arena[slot * _STRIDE : slot * _STRIDE + len(packet)] = packet
+        arena[slot * STRIDE : slot * STRIDE + len(packet)] = packet
     lengths = [len(packet)] * _COUNT
     nxt = 1
 
@@ -57,9 +59,9 @@ def stack(size: int) -> Callable[[float], float]:
         nonlocal now, nxt
         now += _TURN
         for slot in range(_COUNT):
-            _SEQ.pack_into(arena, slot * _STRIDE + _SEQ_AT, nxt & 0xFFFFFFFF)
+            _SEQ.pack_into(arena, slot * STRIDE + _SEQ_AT, nxt & 0xFFFFFFFF)
             nxt += size
-        machine.receive(arena, _STRIDE, lengths, now)
+        machine.receive(arena, STRIDE, lengths, now)
         octets = 0
         for _, _, _, start, end in machine.take_events():
             octets += end - start

@@ -19,6 +19,7 @@ from tunstack.bench.result import SCHEMA, Document, summarize
 from tunstack.bench.rows import GROUPS, Row
 from tunstack.config import Config
 from tunstack.errors import TunstackError, from_code
+from tunstack.host.namespaces import end
 
 ROUNDS = 5
 SECONDS = 0.2
@@ -126,11 +127,7 @@ def _worker(
             if code:
                 raise TunstackError(f"the benchmarks of {group} ended with code {code}")
         finally:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process, _PATIENCE)
 
 
 def _understand(line: bytes) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """Segments as a host sends them, on a device with offload."""
 
 from tunstack import _fastpath
+from tunstack.host.device import VNET
+from tunstack.stack.tcp import ACK
 from tunstack.wire import key as flow_key
-
-VNET = 10
-"""Octets of virtio header in front; with it checksums are the device's business."""
-
-SYN, PSH, ACK = 0x02, 0x08, 0x10  # RFC 9293, section 3.1
 
 MSS = 1460
 

@@ -159,11 +159,16 @@ def running(
                 raise HostError(f"{' '.join(command)}: {said}")
             yield process, line
         finally:
-            process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process, PATIENCE)
+
+
+def end(process: subprocess.Popen[bytes], patience: float) -> None:
+    """Ask a process to end, and kill it when it has not within ``patience`` seconds."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _unshare(flags: int) -> None:

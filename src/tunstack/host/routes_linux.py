@@ -3,7 +3,7 @@
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_interface
 
 from tunstack.config import Network
@@ -52,7 +52,7 @@ def read_routes() -> list[Route]:
 def _asking(complaint: str) -> Iterator[RouteSocket]:
     """Talk to the kernel; what it refuses is a HostError that begins with a complaint."""
     try:
-        with RouteSocket() as kernel:
+        with closing(RouteSocket()) as kernel:
             yield kernel
     except OSError as exc:
         raise HostError(f"{complaint}: {exc.strerror or exc}") from exc

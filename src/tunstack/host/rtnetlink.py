@@ -3,8 +3,7 @@
 import socket
 import struct
 from collections.abc import Iterator
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from tunstack.host import netlink
 
@@ -41,7 +40,7 @@ class Item(NamedTuple):
 
 
 class RouteSocket:
-    """A conversation with the kernel about this network namespace. A context manager."""
+    """A conversation with the kernel about this network namespace."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(
@@ -49,15 +48,8 @@ class RouteSocket:
         )
         self._socket.settimeout(_TIMEOUT)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it."""
         self._socket.close()
 
     def change(self, kind: int, head: bytes, attributes: netlink.Attributes) -> None:

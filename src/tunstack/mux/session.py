@@ -312,8 +312,6 @@ class Mux:
             self._replay.ack_sent()
         if not self._replay.full:
             self._gather(parts)
-        if not parts:
-            return None
         message = parts[0] if len(parts) == 1 else b"".join(parts)
         self._replay.sent(message)
         return message
